@@ -1,0 +1,1 @@
+//! Plain data of the runtime: capabilities, tensors, requests, the closed set of error codes.

@@ -1,0 +1,1 @@
+//! Code generated from proto/: KServe v2 with Triton's extensions.

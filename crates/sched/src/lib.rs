@@ -1,0 +1,1 @@
+//! The dispatcher: queues, credits and deadlines as a pure state machine.

@@ -1,0 +1,1 @@
+//! Ingress: gRPC, HTTP, health, metrics; listeners, TLS and drain.

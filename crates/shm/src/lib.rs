@@ -1,0 +1,1 @@
+//! Memory shared between the runtime and its workers; the home of unsafe.

@@ -1,0 +1,1 @@
+//! Scripted peers, fake workers and simulated time for the tests.

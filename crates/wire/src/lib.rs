@@ -1,0 +1,1 @@
+//! Frames of the runtime-worker socket: bytes in, frames out.

@@ -1,0 +1,1 @@
+//! One Python process: its lifecycle, its socket and its supervisor.
