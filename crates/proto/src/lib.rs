@@ -1,1 +1,14 @@
 //! Code generated from proto/: KServe v2 with Triton's extensions.
+//!
+//! Nothing here is written by hand and nothing here decides: `src/gen` is checked in, so that building needs no
+//! protobuf compiler, and a test generates it again and compares. All `bytes` fields are [`bytes::Bytes`]: a decoded
+//! tensor shares the buffer its message came in. Maps are ordered, so that equal messages have equal bytes.
+
+/// The package `inference`: messages, client and server of `GRPCInferenceService`.
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod inference {
+    include!("gen/inference.rs");
+
+    /// The package as an encoded `FileDescriptorSet`, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/inference.bin");
+}

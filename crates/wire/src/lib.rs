@@ -1,1 +1,23 @@
 //! Frames of the runtime-worker socket: bytes in, frames out.
+//!
+//! A frame is a header of 28 bytes, little-endian, then `meta` (protobuf, see [`message`]) and `body` (raw tensor
+//! bytes, concatenated in the order of the tensors):
+//!
+//! ```text
+//!  0      2        3     4      6         8            16            20            28
+//!  | magic | version | kind | flags | reserved | request id | meta length | body length | meta … | body … |
+//!    u16     u8        u8     u16     u16        u64          u32           u64
+//! ```
+//!
+//! The crate knows no socket and no runtime: [`Decoder`] says where the next bytes are to be put and hands out frames,
+//! [`Frame::encode_head`] writes everything but the body, which is sent from where it lies. Both ends of the socket use
+//! it. A connection that broke a rule is over: a failed decoder stays failed.
+
+mod convert;
+mod decoder;
+mod frame;
+pub mod message;
+
+pub use convert::{MessageError, request_of, request_to_frame, response_body, response_of, response_to_meta};
+pub use decoder::{Decoder, WireError};
+pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};

@@ -1,0 +1,218 @@
+//! The parser of selector texts. It reads from left to right, once, without recursion.
+
+use crate::{Condition, Op};
+
+/// A text that is no selector.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("selector '{text}' at position {position}: expected {expected}")]
+pub struct SelectorError {
+    /// The whole text.
+    pub text: String,
+    /// Byte offset of the first character that does not fit.
+    pub position: usize,
+    /// What would have fitted there.
+    pub expected: &'static str,
+}
+
+/// Longest selector that is read, in bytes.
+const MAX_LEN: usize = 16 << 10;
+
+pub(crate) fn parse(text: &str) -> Result<Vec<Condition>, SelectorError> {
+    let mut reader = Reader { text, at: 0 };
+    if text.len() > MAX_LEN {
+        return Err(reader.expected("at most 16384 bytes"));
+    }
+    let mut conditions = vec![reader.condition()?];
+    while reader.takes(",") {
+        conditions.push(reader.condition()?);
+    }
+    if reader.at < text.len() { Err(reader.expected("',' or the end")) } else { Ok(conditions) }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || "-_./:@+".contains(c)
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    fn condition(&mut self) -> Result<Condition, SelectorError> {
+        if self.takes("!") {
+            return Ok(Condition { key: self.word("a key after '!'")?, op: Op::Missing });
+        }
+        let key = self.word("a key")?;
+        let op = self.op()?;
+        Ok(Condition { key, op })
+    }
+
+    fn op(&mut self) -> Result<Op, SelectorError> {
+        if self.takes("==") || self.takes("=") {
+            return self.word("a value").map(Op::Equals);
+        }
+        if self.takes("!=") {
+            return self.word("a value").map(Op::NotEquals);
+        }
+        if let Some(compare) = self.comparison() {
+            return self.number().map(compare);
+        }
+        if self.takes_word("notin") {
+            return self.list().map(Op::NotIn);
+        }
+        if self.takes_word("in") {
+            return self.list().map(Op::In);
+        }
+        Ok(Op::Exists)
+    }
+
+    fn comparison(&mut self) -> Option<fn(f64) -> Op> {
+        let ops: [(&str, fn(f64) -> Op); 4] =
+            [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Less), (">", Op::Greater)];
+        ops.into_iter().find(|(sign, _)| self.takes(sign)).map(|(_, op)| op)
+    }
+
+    fn number(&mut self) -> Result<f64, SelectorError> {
+        self.space();
+        let start = self.at;
+        let word = self.word("a number")?;
+        let number = word.parse().ok().filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| {
+            self.at = start;
+            self.expected("a number")
+        })
+    }
+
+    fn list(&mut self) -> Result<Vec<String>, SelectorError> {
+        if !self.takes("(") {
+            return Err(self.expected("'('"));
+        }
+        let mut values = vec![self.word("a value")?];
+        while self.takes(",") {
+            values.push(self.word("a value")?);
+        }
+        if self.takes(")") { Ok(values) } else { Err(self.expected("',' or ')'")) }
+    }
+
+    fn word(&mut self, expected: &'static str) -> Result<String, SelectorError> {
+        if self.takes("\"") {
+            return self.quoted();
+        }
+        let rest = &self.text[self.at..];
+        let len = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        if len == 0 {
+            return Err(self.expected(expected));
+        }
+        self.at += len;
+        Ok(rest[..len].to_owned())
+    }
+
+    /// The rest of a quoted text; a backslash takes the next character as it is.
+    fn quoted(&mut self) -> Result<String, SelectorError> {
+        let rest = &self.text[self.at..];
+        let mut text = String::new();
+        let mut chars = rest.char_indices();
+        while let Some((offset, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.at += offset + 1;
+                    return Ok(text);
+                }
+                '\\' => text.extend(chars.next().map(|(_, c)| c)),
+                c => text.push(c),
+            }
+        }
+        self.at = self.text.len();
+        Err(self.expected("'\"'"))
+    }
+
+    fn takes(&mut self, sign: &str) -> bool {
+        self.space();
+        let found = self.text[self.at..].starts_with(sign);
+        if found {
+            self.at += sign.len();
+        }
+        found
+    }
+
+    fn takes_word(&mut self, word: &str) -> bool {
+        self.space();
+        let Some(rest) = self.text[self.at..].strip_prefix(word) else { return false };
+        if rest.starts_with(is_word) {
+            return false;
+        }
+        self.at += word.len();
+        true
+    }
+
+    fn space(&mut self) {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
+    fn expected(&self, expected: &'static str) -> SelectorError {
+        SelectorError { text: self.text.chars().take(200).collect(), position: self.at, expected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Query;
+    use proptest::prelude::*;
+
+    fn ops(text: &str) -> Vec<(String, Op)> {
+        parse(text).unwrap().into_iter().map(|condition| (condition.key, condition.op)).collect()
+    }
+
+    #[test]
+    fn every_form_of_condition_is_read() {
+        let text = "type=chat, model != x,size>=7,q in (a, b),r notin(c),gpu,!beta,\"a b\" == \"x,\\\"y\"";
+        let key = |key: &str, op| (key.to_owned(), op);
+        assert_eq!(
+            ops(text),
+            [
+                key("type", Op::Equals("chat".into())),
+                key("model", Op::NotEquals("x".into())),
+                key("size", Op::AtLeast(7.0)),
+                key("q", Op::In(vec!["a".into(), "b".into()])),
+                key("r", Op::NotIn(vec!["c".into()])),
+                key("gpu", Op::Exists),
+                key("beta", Op::Missing),
+                key("a b", Op::Equals("x,\"y".into())),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_selector_that_does_not_parse_names_the_position() {
+        for (text, position, expected) in [
+            ("", 0, "a key"),
+            ("a=", 2, "a value"),
+            ("a=b,", 4, "a key"),
+            ("a=b c", 4, "',' or the end"),
+            ("a<x", 2, "a number"),
+            ("a in b", 5, "'('"),
+            ("a in (b", 7, "',' or ')'"),
+            ("a=\"b", 4, "'\"'"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!((error.position, error.expected), (position, expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_begins_like_an_operator_is_a_key() {
+        assert_eq!(ops("in=1,inner"), [("in".into(), Op::Equals("1".into())), ("inner".into(), Op::Exists)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,60}") {
+            let _ = Query::parse(&text);
+        }
+    }
+}

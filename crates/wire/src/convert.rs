@@ -1,0 +1,366 @@
+//! Between the messages of the wire and the types of `core`. What a peer wrote is checked here, once.
+
+use anyserve_core::{
+    Capability, Code, Datatype, Error, Handler, Parameter, Parameters, Request, Response, Tensor, TensorSpec, Value,
+    elements,
+};
+use bytes::Bytes;
+use std::time::Duration;
+
+use crate::message as wire;
+
+/// A message that reads as protobuf and is still none of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// A number without a meaning.
+    #[error("{what} has no meaning for the number {number}")]
+    Number {
+        /// The field.
+        what: &'static str,
+        /// Its value.
+        number: u32,
+    },
+    /// A field that must be set is not.
+    #[error("{what} is missing")]
+    Missing {
+        /// The field.
+        what: &'static str,
+    },
+    /// The tensors' lengths do not add up to the body.
+    #[error("tensor '{tensor}' has {len} bytes and the body {left} more")]
+    Body {
+        /// The tensor.
+        tensor: String,
+        /// Its announced length.
+        len: u64,
+        /// Bytes that are left in the body.
+        left: usize,
+    },
+    /// Bytes of the body belong to no tensor.
+    #[error("{left} bytes of the body belong to no tensor")]
+    Surplus {
+        /// How many.
+        left: usize,
+    },
+    /// Shape, datatype and length of a tensor disagree.
+    #[error("tensor '{tensor}' of {datatype} and shape {shape:?} cannot have {len} bytes")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// Its datatype.
+        datatype: Datatype,
+        /// Its shape.
+        shape: Vec<i64>,
+        /// Its length.
+        len: usize,
+    },
+    /// A capability that is none.
+    #[error(transparent)]
+    Capability(#[from] anyserve_core::CapabilityError),
+}
+
+/// The metadata of a request's frame. The body is the inputs' data, in order.
+pub fn request_to_frame(request: &Request) -> wire::Request {
+    let header = |(name, value): &(String, String)| wire::Header { name: name.clone(), value: value.clone() };
+    wire::Request {
+        model: request.model.clone(),
+        version: request.version.clone(),
+        id: request.id.clone(),
+        inputs: request.inputs.iter().map(wire::Tensor::from).collect(),
+        outputs: request.outputs.clone(),
+        parameters: key_values(&request.parameters),
+        headers: request.headers.iter().map(header).collect(),
+        ..wire::Request::default()
+    }
+}
+
+/// The inputs and parameters of a request, as the worker gets them.
+///
+/// # Errors
+/// [`MessageError`] if a number has no meaning or the tensors do not add up to `body`.
+pub fn request_of(meta: &mut wire::Request, body: Bytes) -> Result<(Vec<Tensor>, Parameters), MessageError> {
+    let inputs = tensors(std::mem::take(&mut meta.inputs), body)?;
+    Ok((inputs, parameters(std::mem::take(&mut meta.parameters))?))
+}
+
+/// The metadata of a response's frame. The body is the outputs' data, in order.
+pub fn response_to_meta(outputs: &[Tensor], parameters: &Parameters) -> wire::Response {
+    wire::Response {
+        outputs: outputs.iter().map(wire::Tensor::from).collect(),
+        parameters: key_values(parameters),
+        compute_ns: 0,
+    }
+}
+
+/// The outputs' data as one body: the tensor's own bytes if there is one, a copy if there are more.
+pub fn response_body(outputs: &[Tensor]) -> Bytes {
+    match outputs {
+        [] => Bytes::new(),
+        [only] => only.data.clone(),
+        several => several
+            .iter()
+            .fold(Vec::new(), |mut body, tensor| {
+                body.extend_from_slice(&tensor.data);
+                body
+            })
+            .into(),
+    }
+}
+
+/// A response as the runtime gets it; id, model and version are the request's and not set here.
+///
+/// # Errors
+/// [`MessageError`] if a number has no meaning, a shape does not fit its bytes, or the tensors do not add up to `body`.
+pub fn response_of(meta: wire::Response, body: Bytes) -> Result<Response, MessageError> {
+    let outputs = tensors(meta.outputs, body)?;
+    outputs.iter().try_for_each(check_tensor)?;
+    Ok(Response { outputs, parameters: parameters(meta.parameters)?, ..Response::default() })
+}
+
+fn check_tensor(tensor: &Tensor) -> Result<(), MessageError> {
+    let fits = match tensor.datatype.size() {
+        Some(_) => Tensor::expected_len(tensor.datatype, &tensor.shape) == Ok(Some(tensor.data.len())),
+        None => bytes_fit(tensor),
+    };
+    if fits {
+        return Ok(());
+    }
+    let Tensor { name, datatype, shape, data, .. } = tensor;
+    Err(MessageError::Tensor { tensor: name.clone(), datatype: *datatype, shape: shape.clone(), len: data.len() })
+}
+
+fn bytes_fit(tensor: &Tensor) -> bool {
+    let mut count = 0;
+    for element in anyserve_core::BytesReader::new(&tensor.data) {
+        if element.is_err() {
+            return false;
+        }
+        count += 1;
+    }
+    elements(&tensor.shape) == Ok(count)
+}
+
+fn tensors(metas: Vec<wire::Tensor>, mut body: Bytes) -> Result<Vec<Tensor>, MessageError> {
+    let tensors: Vec<_> = metas.into_iter().map(|meta| tensor(meta, &mut body)).collect::<Result<_, _>>()?;
+    if body.is_empty() { Ok(tensors) } else { Err(MessageError::Surplus { left: body.len() }) }
+}
+
+fn tensor(meta: wire::Tensor, body: &mut Bytes) -> Result<Tensor, MessageError> {
+    let datatype = datatype(meta.datatype)?;
+    let len = usize::try_from(meta.len).ok().filter(|len| *len <= body.len());
+    let Some(len) = len else {
+        return Err(MessageError::Body { tensor: meta.name, len: meta.len, left: body.len() });
+    };
+    let parameters = parameters(meta.parameters)?;
+    Ok(Tensor { name: meta.name, datatype, shape: meta.shape, data: body.split_to(len), parameters })
+}
+
+fn datatype(number: u32) -> Result<Datatype, MessageError> {
+    Datatype::from_number(number).ok_or(MessageError::Number { what: "datatype", number })
+}
+
+fn parameters(list: Vec<wire::KeyValue>) -> Result<Parameters, MessageError> {
+    list.into_iter().map(|pair| Ok((pair.key, parameter(pair.value)?))).collect()
+}
+
+fn parameter(value: Option<wire::Value>) -> Result<Parameter, MessageError> {
+    Ok(match value.ok_or(MessageError::Missing { what: "value of a parameter" })? {
+        wire::Value::Text(text) => Parameter::Text(text),
+        wire::Value::Int(number) => Parameter::Int(number),
+        wire::Value::Double(number) => Parameter::Double(number),
+        wire::Value::Bool(truth) => Parameter::Bool(truth),
+        wire::Value::Uint(number) => Parameter::Uint(number),
+    })
+}
+
+fn key_values(parameters: &Parameters) -> Vec<wire::KeyValue> {
+    let pair = |(key, value): &(String, Parameter)| wire::KeyValue { key: key.clone(), value: Some(value.into()) };
+    parameters.iter().map(pair).collect()
+}
+
+fn capability(pairs: Vec<wire::KeyValue>) -> Result<Capability, MessageError> {
+    let pairs: Vec<_> = pairs
+        .into_iter()
+        .map(|pair| match pair.value {
+            Some(wire::Value::Text(text)) => Ok((pair.key, Value::Text(text))),
+            Some(wire::Value::Int(number)) => Ok((pair.key, Value::Int(number))),
+            Some(wire::Value::Double(number)) => Ok((pair.key, Value::Float(number))),
+            Some(wire::Value::Bool(truth)) => Ok((pair.key, Value::Bool(truth))),
+            Some(wire::Value::Uint(_)) | None => Err(MessageError::Missing { what: "value of a capability" }),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Capability::try_new(pairs)?)
+}
+
+fn specs(declared: bool, specs: Vec<wire::TensorSpec>) -> Result<Option<Vec<TensorSpec>>, MessageError> {
+    let spec = |spec: wire::TensorSpec| {
+        Ok(TensorSpec { name: spec.name, datatype: datatype(spec.datatype)?, shape: spec.shape })
+    };
+    declared.then(|| specs.into_iter().map(spec).collect()).transpose()
+}
+
+fn spec_messages(specs: Option<&Vec<TensorSpec>>) -> Vec<wire::TensorSpec> {
+    let message = |spec: &TensorSpec| wire::TensorSpec {
+        name: spec.name.clone(),
+        datatype: spec.datatype.number(),
+        shape: spec.shape.clone(),
+    };
+    specs.into_iter().flatten().map(message).collect()
+}
+
+// === impl wire::Tensor ===
+
+impl From<&Tensor> for wire::Tensor {
+    fn from(tensor: &Tensor) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            datatype: tensor.datatype.number(),
+            shape: tensor.shape.clone(),
+            len: tensor.data.len() as u64,
+            parameters: key_values(&tensor.parameters),
+        }
+    }
+}
+
+// === impl wire::Value ===
+
+impl From<&Parameter> for wire::Value {
+    fn from(parameter: &Parameter) -> Self {
+        match parameter {
+            Parameter::Bool(truth) => Self::Bool(*truth),
+            Parameter::Int(number) => Self::Int(*number),
+            Parameter::Uint(number) => Self::Uint(*number),
+            Parameter::Double(number) => Self::Double(*number),
+            Parameter::Text(text) => Self::Text(text.clone()),
+        }
+    }
+}
+
+impl From<&Value> for wire::Value {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::Text(text) => Self::Text(text.clone()),
+            Value::Int(number) => Self::Int(*number),
+            Value::Float(number) => Self::Double(*number),
+            Value::Bool(truth) => Self::Bool(*truth),
+        }
+    }
+}
+
+// === impl wire::Handler ===
+
+impl From<&Handler> for wire::Handler {
+    fn from(handler: &Handler) -> Self {
+        let pair = |(key, value): (&str, &Value)| wire::KeyValue { key: key.to_owned(), value: Some(value.into()) };
+        let micros = |timeout: Duration| u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX).max(1);
+        Self {
+            capability: handler.capability.iter().map(pair).collect(),
+            function: handler.function.clone(),
+            inputs: spec_messages(handler.inputs.as_ref()),
+            declares_inputs: handler.inputs.is_some(),
+            outputs: spec_messages(handler.outputs.as_ref()),
+            declares_outputs: handler.outputs.is_some(),
+            stream: handler.stream,
+            concurrency: handler.concurrency,
+            max_queue: handler.max_queue.unwrap_or(0),
+            timeout_us: handler.timeout.map_or(0, micros),
+            max_batch_size: handler.max_batch_size,
+        }
+    }
+}
+
+impl TryFrom<wire::Handler> for Handler {
+    type Error = MessageError;
+
+    fn try_from(row: wire::Handler) -> Result<Self, MessageError> {
+        if row.concurrency == 0 {
+            return Err(MessageError::Number { what: "concurrency", number: 0 });
+        }
+        Ok(Self {
+            capability: capability(row.capability)?,
+            function: row.function,
+            inputs: specs(row.declares_inputs, row.inputs)?,
+            outputs: specs(row.declares_outputs, row.outputs)?,
+            stream: row.stream,
+            concurrency: row.concurrency,
+            max_queue: Some(row.max_queue).filter(|len| *len > 0),
+            timeout: Some(row.timeout_us).filter(|us| *us > 0).map(Duration::from_micros),
+            max_batch_size: row.max_batch_size,
+        })
+    }
+}
+
+// === impl wire::Failed ===
+
+impl From<&Error> for wire::Failed {
+    fn from(error: &Error) -> Self {
+        let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        Self {
+            code: error.code.number(),
+            message: error.message.clone(),
+            traceback: error.traceback.clone().unwrap_or_default(),
+            compute_ns: 0,
+            retry_after_ms: error.retry_after.map_or(0, millis),
+        }
+    }
+}
+
+impl From<wire::Failed> for Error {
+    /// An unknown number is a defect of ours, and told as one.
+    fn from(failed: wire::Failed) -> Self {
+        let code = Code::from_number(failed.code).unwrap_or(Code::Internal);
+        Self {
+            code,
+            message: failed.message,
+            retry_after: failed.retry_after_ms.checked_sub(1).map(Duration::from_millis),
+            traceback: Some(failed.traceback).filter(|text| !text.is_empty()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(len: u64) -> wire::Tensor {
+        wire::Tensor { name: "x".into(), datatype: Datatype::Uint8.number(), shape: vec![2], len, parameters: vec![] }
+    }
+
+    #[test]
+    fn tensors_must_add_up_to_the_body() {
+        let split = |lens: &[u64], body: &'static [u8]| {
+            tensors(lens.iter().map(|len| meta(*len)).collect(), Bytes::from_static(body)).map(|list| list.len())
+        };
+        assert_eq!(split(&[2, 1], b"abc"), Ok(2));
+        assert_eq!(split(&[2], b"abc"), Err(MessageError::Surplus { left: 1 }));
+        assert_eq!(split(&[2, 2], b"abc"), Err(MessageError::Body { tensor: "x".into(), len: 2, left: 1 }));
+        assert_eq!(split(&[u64::MAX], b"a"), Err(MessageError::Body { tensor: "x".into(), len: u64::MAX, left: 1 }));
+    }
+
+    #[test]
+    fn a_response_whose_shape_does_not_fit_its_bytes_is_refused() {
+        let response = |len| wire::Response { outputs: vec![meta(len)], ..Default::default() };
+        assert!(response_of(response(2), Bytes::from_static(b"ab")).is_ok());
+        assert!(matches!(response_of(response(1), Bytes::from_static(b"a")), Err(MessageError::Tensor { len: 1, .. })));
+    }
+
+    #[test]
+    fn a_handler_and_an_error_survive_the_wire() {
+        let pair = |key: &str, value| (key.to_owned(), value);
+        let capability = Capability::try_new([pair("type", Value::Text("t".into())), pair("n", Value::Float(0.5))]);
+        let spec = TensorSpec { name: "a".into(), datatype: Datatype::Bf16, shape: vec![-1, 3] };
+        let handler = Handler {
+            inputs: Some(vec![spec]),
+            outputs: Some(vec![]),
+            stream: true,
+            concurrency: 7,
+            timeout: Some(Duration::from_millis(5)),
+            max_queue: Some(3),
+            ..Handler::new(capability.unwrap())
+        };
+        assert_eq!(Handler::try_from(wire::Handler::from(&handler)), Ok(handler));
+        let error = Error::new(Code::Overloaded, "full").with_retry_after(Duration::ZERO).with_traceback("t");
+        assert_eq!(Error::from(wire::Failed::from(&error)), error);
+    }
+}
