@@ -51,9 +51,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("anyserve")
+        return _import_module("importlib.metadata").version("anyserve")
     if name not in _HOMES:
         raise AttributeError(f"module 'anyserve' has no attribute {name!r}")
     value = getattr(_import_module(f"anyserve.{_HOMES[name]}"), name)

@@ -66,9 +66,7 @@ class AnyServeError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
 
-    def __init__(
-        self, message: str = "", *, retry_after_s: float | None = None, traceback: str | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None, traceback: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s

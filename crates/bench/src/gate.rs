@@ -66,14 +66,24 @@ impl Gate {
             None => Instant::now(),
             Some(ticker) => ticker.lock().await.next(self.window.until).await?,
         };
-        (start < self.window.until && self.take(start) && self.is_open()).then_some(start)
+        let may_start = start < self.window.until && !self.closed.load(Relaxed);
+        (may_start && self.take(start)).then_some(start)
+    }
+
+    pub(crate) fn window(&self) -> Window {
+        self.window
     }
 
     pub(crate) fn close(&self) {
         self.closed.store(true, Relaxed);
     }
 
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether there is any sense in having a connection.
+    pub(crate) fn may_start(&self) -> bool {
+        self.is_open() && Instant::now() < self.window.until
+    }
+
+    fn is_open(&self) -> bool {
         let used_up = self.left.as_ref().is_some_and(|left| left.load(Relaxed) == 0);
         !self.closed.load(Relaxed) && !used_up
     }
@@ -91,6 +101,7 @@ impl Gate {
 // === impl Ticker ===
 
 impl Ticker {
+    #[expect(deprecated, reason = "its unsafe successor asks for what an OwnedFd already is")]
     fn try_new(schedule: Schedule) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?;

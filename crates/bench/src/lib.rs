@@ -30,9 +30,9 @@ use std::io::{self, Write};
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::exchange::{Meter, Protocol};
+use crate::exchange::Protocol;
 use crate::load::LoadError;
-use crate::options::{CeilingOptions, LoadOptions, Options, What};
+use crate::options::{CeilingOptions, GrpcOptions, LoadOptions, Options, What};
 use crate::report::Report;
 
 pub use crate::ceiling::Ceiling;
@@ -53,7 +53,7 @@ enum BenchError {
     Serve(#[source] tonic::transport::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),
-    #[error("cannot write the report: {0}")]
+    #[error("cannot write: {0}")]
     Write(#[source] io::Error),
 }
 
@@ -82,14 +82,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
 
 fn dispatch(what: What) -> Result<(), BenchError> {
     match what {
-        What::Unary(options) => {
-            let protocol = grpc::Grpc::try_from_options(&options, grpc::Method::Unary)?;
-            measure(protocol, &options.load)
-        }
-        What::Stream(options) => {
-            let protocol = grpc::Grpc::try_from_options(&options, grpc::Method::Stream)?;
-            measure(protocol, &options.load)
-        }
+        What::Unary(options) => measure_grpc(&options, grpc::Method::Unary),
+        What::Stream(options) => measure_grpc(&options, grpc::Method::Stream),
         What::Http(options) => {
             let protocol = http1::Http1::try_from_options(&options)?;
             measure(protocol, &options.load)
@@ -98,11 +92,19 @@ fn dispatch(what: What) -> Result<(), BenchError> {
     }
 }
 
+fn measure_grpc(options: &GrpcOptions, method: grpc::Method) -> Result<(), BenchError> {
+    if let Some(path) = &options.save {
+        let request = request::GrpcRequest::try_from_options(options)?;
+        return std::fs::write(path, request.framed).map_err(BenchError::Write);
+    }
+    measure(grpc::Grpc::try_from_options(options, method)?, &options.load)
+}
+
 fn measure<P: Protocol>(protocol: P, options: &LoadOptions) -> Result<(), BenchError> {
     let runtime = runtime(options.threads).map_err(BenchError::Runtime)?;
     let title = protocol.title();
     let plan = options.plan();
-    let measured = runtime.block_on(load::run(protocol, plan, Meter::default()))?;
+    let measured = runtime.block_on(load::run(protocol, plan))?;
     let report = Report::new(title, &plan, &measured);
     print_report(&report, options.json).map_err(BenchError::Write)?;
     if report.requests == 0 {

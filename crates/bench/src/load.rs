@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use crate::exchange::{Failure, Flow, Lane, Meter, Protocol};
+use crate::exchange::{Failure, Flow, Lane, Meter, Protocol, Success};
 use crate::gate::{Gate, Window};
 use crate::schedule::Rate;
 use crate::tally::Tally;
@@ -114,7 +114,8 @@ fn layout<P: Protocol>(plan: &Plan) -> (usize, usize) {
 
 async fn check_echo<P: Protocol>(protocol: &P, lane: &mut P::Lane) -> Result<(), LoadError> {
     let mut answer = Vec::new();
-    let exchange = lane.exchange(&Meter::default(), |piece| answer.extend_from_slice(&piece));
+    let uncounted = Meter::default();
+    let exchange = lane.exchange(&uncounted, |piece| answer.extend_from_slice(&piece));
     exchange.await.map_err(LoadError::Probe)?;
     if protocol.is_echo(&answer) { Ok(()) } else { Err(LoadError::NotAnEcho) }
 }
@@ -228,7 +229,7 @@ impl Load {
         Ok(Self { gate, tally: Mutex::new(Tally::new(counts_from)), meter: Meter::default() })
     }
 
-    fn record(&self, start: Instant, outcome: Result<crate::exchange::Success, Failure>) {
+    fn record(&self, start: Instant, outcome: Result<Success, Failure>) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.record(start, Instant::now(), outcome);
     }
@@ -263,7 +264,7 @@ impl Load {
     /// Takes what was recorded and starts over with everything that ends from now on.
     fn take_tally(&self) -> Tally {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        let anything = tally.counts_from();
-        std::mem::replace(&mut tally, Tally::new(anything))
+        let fresh = Tally::new(tally.counts_from);
+        std::mem::replace(&mut tally, fresh)
     }
 }

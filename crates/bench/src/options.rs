@@ -107,6 +107,9 @@ pub(crate) struct GrpcOptions {
     /// Metadata `name:value` to send along. Repeatable.
     #[arg(short = 'H', long = "header")]
     pub(crate) headers: Vec<String>,
+    /// Write the request, framed as gRPC sends it, to this file (for `h2load -d`); send nothing.
+    #[arg(long)]
+    pub(crate) save: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) load: LoadOptions,
 }

@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn scalars_and_empty_tensors_are_legal() {
         assert_eq!(data("x:INT8:"), [0]);
-        assert_eq!(data("x:INT8:0,4"), []);
+        assert!(data("x:INT8:0,4").is_empty());
         assert_eq!(tensor("x:BYTES:2", true).unwrap().1, vec![0; 8]);
     }
 

@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// The outcomes of requests that started at or after a moment.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    counts_from: Instant,
+    pub(crate) counts_from: Instant,
     /// Latencies of successes, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
     /// Times to the first message of a stream, in nanoseconds.

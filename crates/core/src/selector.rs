@@ -29,6 +29,11 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Condition>, SelectorError> {
     if reader.at < text.len() { Err(reader.expected("',' or the end")) } else { Ok(conditions) }
 }
 
+type Comparison = (&'static str, fn(f64) -> Op);
+
+/// The longer sign first, where one begins like another.
+const COMPARISONS: [Comparison; 4] = [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Less), (">", Op::Greater)];
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -70,9 +75,7 @@ impl Reader<'_> {
     }
 
     fn comparison(&mut self) -> Option<fn(f64) -> Op> {
-        let ops: [(&str, fn(f64) -> Op); 4] =
-            [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Less), (">", Op::Greater)];
-        ops.into_iter().find(|(sign, _)| self.takes(sign)).map(|(_, op)| op)
+        COMPARISONS.into_iter().find(|(sign, _)| self.takes(sign)).map(|(_, op)| op)
     }
 
     fn number(&mut self) -> Result<f64, SelectorError> {

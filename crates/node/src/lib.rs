@@ -1,1 +1,17 @@
-//! Composition root: configuration in, a running replica out.
+//! The composition root: options in, a running replica out.
+//!
+//! Everything is put together here and nothing is decided: [`Options`] become [`Settings`], which become a listener, a
+//! pool of workers and a server, which run until a signal. `anyserve serve` (through `anyserve._core`) and the binary
+//! `anyserve-node` are two callers of [`run`].
+
+mod events;
+mod logging;
+mod options;
+mod replica;
+mod settings;
+mod signals;
+
+pub use events::Event;
+pub use options::Options;
+pub use replica::{Ended, run};
+pub use settings::Settings;

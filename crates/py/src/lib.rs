@@ -1,1 +1,25 @@
-//! The Python extension module anyserve._core.
+//! The Python extension module `anyserve._core`.
+//!
+//! Newtypes and conversions; what decides is in the other crates. The one part that does work of its own is
+//! [`worker`]: the process in which handlers run.
+
+mod bench;
+mod client;
+mod errors;
+mod kserve;
+mod serve;
+
+use pyo3::prelude::*;
+
+/// Handlers hold a request's bytes on one thread and free them on another; this allocator is made for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::register(module)?;
+    client::register(module)?;
+    kserve::register(module)?;
+    serve::register(module)?;
+    bench::register(module)
+}

@@ -1,1 +1,49 @@
-//! Ingress: gRPC, HTTP, health, metrics; listeners, TLS and drain.
+//! Ingress: what a replica says to the outside, on one port.
+//!
+//! ```text
+//! Listener ─► connection ─► route ─┬─► grpc  ModelInfer, ModelStreamInfer ─► the dispatcher (a tower::Service)
+//!   (TLS)    (HTTP/1, HTTP/2)      ├─► grpc  everything else of KServe, health, reflection ─► Directory
+//!                                  └─► http  /health, /metrics
+//! ```
+//!
+//! Protocols become [`anyserve_core::Request`]s here and nowhere else. This crate decides nothing about requests: it
+//! checks that they are well formed, hands them to the [`Upstream`], and writes what comes back. It knows no worker,
+//! no queue and no configuration file.
+
+mod accept;
+mod body;
+mod budget;
+mod config;
+mod connection;
+mod grpc;
+mod http;
+mod listen;
+mod metrics;
+mod route;
+mod tls;
+
+use anyserve_core::{Directory, Error, Reply, Request};
+
+pub use accept::{Drained, Server};
+pub use config::{ServerConfig, TlsFiles};
+pub use listen::{BindError, Listener};
+pub use tls::TlsError;
+
+/// What is behind the ingress: it answers requests and tells what it can serve.
+///
+/// Implemented by itself for every such service. Dropping the service's future, or the [`anyserve_core::Responses`]
+/// it answered with, cancels the request.
+pub trait Upstream:
+    tower::Service<Request, Response = Reply, Error = Error, Future: Send> + Directory + Clone + Send + Sync + 'static
+{
+}
+
+impl<S> Upstream for S where
+    S: tower::Service<Request, Response = Reply, Error = Error, Future: Send>
+        + Directory
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}

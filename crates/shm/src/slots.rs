@@ -68,7 +68,7 @@ impl SlotTable {
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         // Written, not only sized: on a full file system this fails here instead of with a SIGBUS later.
-        io::Write::write_all(&mut &file, &[0; BYTES])?;
+        io::Write::write_all(&mut &file, &vec![0; BYTES])?;
         Self::map(&file)
     }
 
@@ -105,12 +105,9 @@ impl SlotTable {
 
     /// Runtime: tells the handler that its caller left.
     pub fn cancel(&self, slot: usize, id: u64) {
-        let word = self.word(slot);
-        let own = word.load(Ordering::Acquire);
-        if own >> PHASE_BITS == id {
-            // Fails only if the slot moved on, and then there is nobody to tell.
-            let _ = word.compare_exchange(own, own | CANCELLED, Ordering::AcqRel, Ordering::Relaxed);
-        }
+        let mark = |word: u64| (word >> PHASE_BITS == id).then_some(word | CANCELLED);
+        // An error means that the slot moved on, and then there is nobody to tell.
+        let _ = self.word(slot).fetch_update(Ordering::AcqRel, Ordering::Acquire, mark);
     }
 
     /// Worker: whether the caller of this request left.
@@ -144,7 +141,7 @@ impl SlotTable {
     }
 
     /// A slot beyond the table is a defect or a lie of the peer; it wraps around, so that it can do no harm.
-    #[allow(unsafe_code)]
+    #[allow(unsafe_code, clippy::cast_ptr_alignment)]
     fn word(&self, slot: usize) -> &AtomicU64 {
         let offset = (slot % SLOTS) * size_of::<AtomicU64>();
         // SAFETY: the map is BYTES long and page-aligned, so offset is inside it and aligned for a u64. The memory is

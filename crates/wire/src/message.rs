@@ -18,6 +18,9 @@ pub struct Hello {
     /// What it can serve; requests name a handler by its place here.
     #[prost(message, repeated, tag = "4")]
     pub handlers: Vec<Handler>,
+    /// Requests that it runs at the same time, whatever their handlers; at least 1.
+    #[prost(uint32, tag = "5")]
+    pub concurrency: u32,
 }
 
 /// One row of the handler table.

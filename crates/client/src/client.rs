@@ -1,0 +1,206 @@
+//! One server, one connection, calls in and answers out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyserve_core::{Error, Response, Responses, TensorSpec};
+use anyserve_proto::inference as kserve;
+use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use tonic::Status;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as ChannelEndpoint, Identity};
+
+use crate::{Call, Endpoint, decode, encode, failure, stream};
+
+/// Largest message in either direction, in bytes.
+const MAX_MESSAGE: usize = 1 << 30;
+/// What a server may send on one stream, and on all of them together, before it is read. HTTP/2's 64 KiB would make
+/// a large tensor wait for the network's round trip once every 64 KiB.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+const MAX_FRAME: u32 = 1 << 20;
+/// Room for a message and a traceback in the trailers.
+const MAX_HEADERS: u32 = 1 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that vanished is noticed by TCP. HTTP/2's own pings would do it as well, but gRPC servers close connections
+/// whose pings come more often than every five minutes.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const TCP_KEEPALIVE_RETRIES: u32 = 4;
+
+pub(crate) type Grpc = GrpcInferenceServiceClient<Channel>;
+
+/// How to talk TLS; only looked at for `https://` endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Certificates, PEM, of those who may have signed the server's; `None` trusts what the system trusts.
+    pub ca: Option<Vec<u8>>,
+    /// Own certificate and key, both PEM, for servers that ask for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a server says of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// The model.
+    pub name: String,
+    /// Its versions.
+    pub versions: Vec<String>,
+    /// What runs it.
+    pub platform: String,
+    /// Declared inputs; empty if nothing is declared.
+    pub inputs: Vec<TensorSpec>,
+    /// Declared outputs; empty if nothing is declared.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// A KServe v2 client. Clones share the connection; dropping a returned future or stream cancels its call.
+#[derive(Clone, Debug)]
+pub struct Client {
+    grpc: Grpc,
+    endpoint: Arc<Endpoint>,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client of the server at `endpoint`. Nothing is sent: the connection is made by the first call.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` if the TLS options cannot be used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime; the connection lives on the one this is called in.
+    pub fn try_new(endpoint: Endpoint, tls: &Tls) -> Result<Self, Error> {
+        let channel = channel(&endpoint, tls)?.connect_lazy();
+        let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        Ok(Self { grpc, endpoint: Arc::new(endpoint) })
+    }
+
+    /// Where this client connects to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Sends a call and waits for its one answer.
+    ///
+    /// # Errors
+    /// Any code of the closed set; `UNSUPPORTED` if the capability streams.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call on the server.
+    pub async fn infer(&self, call: &Call) -> Result<Response, Error> {
+        let request = encode::request(call)?;
+        let answer = self.within(call.timeout, self.grpc.clone().model_infer(request)).await?;
+        decode::response(answer)
+    }
+
+    /// Sends a call and gives its answers as they come. The call is sent when the stream is first polled; the
+    /// timeout counts from now and holds for the whole stream.
+    ///
+    /// An ordinary capability answers once. After an error the stream ends.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` if the call cannot be sent; everything else comes out of the stream.
+    pub fn stream(&self, call: &Call) -> Result<Responses, Error> {
+        let request = encode::request(call)?;
+        Ok(stream::responses(self.grpc.clone(), Arc::clone(&self.endpoint), request, call.timeout))
+    }
+
+    /// Whether the server says that it lives.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if there is no server.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn server_live(&self, timeout: Option<Duration>) -> Result<bool, Error> {
+        let request = kserve::ServerLiveRequest {};
+        self.within(timeout, self.grpc.clone().server_live(request)).await.map(|answer| answer.live)
+    }
+
+    /// Whether the server says that it takes requests.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if there is no server.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn server_ready(&self, timeout: Option<Duration>) -> Result<bool, Error> {
+        let request = kserve::ServerReadyRequest {};
+        self.within(timeout, self.grpc.clone().server_ready(request)).await.map(|answer| answer.ready)
+    }
+
+    /// Whether the model can be served now; false for one that the server does not know.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if there is no server.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn model_ready(&self, name: &str, version: &str, timeout: Option<Duration>) -> Result<bool, Error> {
+        let request = kserve::ModelReadyRequest { name: name.to_owned(), version: version.to_owned() };
+        self.within(timeout, self.grpc.clone().model_ready(request)).await.map(|answer| answer.ready)
+    }
+
+    /// What the server says of a model.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` or `NO_CAPABILITY` for a model that the server does not know.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn metadata(&self, name: &str, version: &str, timeout: Option<Duration>) -> Result<Metadata, Error> {
+        let request = kserve::ModelMetadataRequest { name: name.to_owned(), version: version.to_owned() };
+        let answer = self.within(timeout, self.grpc.clone().model_metadata(request)).await?;
+        let specs = |declared: Vec<_>| declared.into_iter().map(decode::spec).collect::<Result<_, _>>();
+        let (inputs, outputs) = (specs(answer.inputs)?, specs(answer.outputs)?);
+        Ok(Metadata { name: answer.name, versions: answer.versions, platform: answer.platform, inputs, outputs })
+    }
+
+    async fn within<T>(
+        &self,
+        timeout: Option<Duration>,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        let answer = match timeout {
+            Some(timeout) => tokio::time::timeout(timeout, answer)
+                .await
+                .map_err(|_| failure::out_of_time(&self.endpoint, timeout))?,
+            None => answer.await,
+        };
+        answer.map(tonic::Response::into_inner).map_err(|status| failure::from_status(&status, &self.endpoint))
+    }
+}
+
+fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<ChannelEndpoint, Error> {
+    let channel = ChannelEndpoint::from(endpoint.uri())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
+        .tcp_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL))
+        .tcp_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .user_agent(concat!("anyserve/", env!("CARGO_PKG_VERSION")))
+        .expect("a version is a header value");
+    if !endpoint.secure() {
+        return Ok(channel);
+    }
+    channel.tls_config(tls_config(tls)).map_err(|error| {
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        Error::invalid(format!("the TLS options for {endpoint} cannot be used: {cause}"))
+    })
+}
+
+fn tls_config(tls: &Tls) -> ClientTlsConfig {
+    let config = match &tls.ca {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match &tls.identity {
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+        None => config,
+    }
+}

@@ -1,0 +1,237 @@
+//! How a gRPC failure becomes one of the closed set of codes.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use anyserve_core::{Code, Error, Parameter, Parameters};
+use prost::Message;
+use tonic::Status;
+
+use crate::Endpoint;
+
+/// The trailer, and inside a stream the parameter, that names the code.
+pub(crate) const CODE_KEY: &str = "x-anyserve-code";
+const RETRY_INFO: &str = "google.rpc.RetryInfo";
+const DEBUG_INFO: &str = "google.rpc.DebugInfo";
+
+/// The error that a status stands for.
+///
+/// A server of AnyServe names the code in its trailers; of any other server the gRPC code is translated. A failure
+/// of the connection itself names the endpoint and what to look at.
+pub(crate) fn from_status(status: &Status, endpoint: &Endpoint) -> Error {
+    if let Some(lost) = from_transport(status, endpoint) {
+        return lost;
+    }
+    let named = status.metadata().get(CODE_KEY).and_then(|name| name.to_str().ok()).and_then(Code::from_name);
+    let code = named.unwrap_or_else(|| nearest(status.code()));
+    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    let mut error = Error::new(code, message);
+    add_details(&mut error, status.details());
+    error
+}
+
+/// The error that an `error_message` inside a stream stands for.
+pub(crate) fn from_stream_message(message: String, parameters: &Parameters) -> Error {
+    let named = parameters.iter().find(|(name, _)| name == CODE_KEY);
+    let code = named.and_then(|(_, value)| match value {
+        Parameter::Text(name) => Code::from_name(name),
+        _ => None,
+    });
+    Error::new(code.unwrap_or(Code::Internal), message)
+}
+
+/// The error of a deadline that passed on this side.
+pub(crate) fn out_of_time(endpoint: &Endpoint, timeout: Duration) -> Error {
+    let timeout = timeout.as_secs_f64();
+    Error::new(Code::Deadline, format!("{endpoint} did not answer within the timeout of {timeout} s"))
+}
+
+/// The code of the closed set for a server that does not name one.
+fn nearest(code: tonic::Code) -> Code {
+    use tonic::Code as Grpc;
+    match code {
+        Grpc::Cancelled => Code::Cancelled,
+        Grpc::InvalidArgument | Grpc::AlreadyExists | Grpc::FailedPrecondition | Grpc::OutOfRange => Code::InvalidInput,
+        Grpc::DeadlineExceeded => Code::Deadline,
+        Grpc::NotFound => Code::NotFound,
+        Grpc::PermissionDenied => Code::Forbidden,
+        Grpc::ResourceExhausted => Code::Overloaded,
+        Grpc::Unimplemented => Code::Unsupported,
+        Grpc::Aborted | Grpc::Unavailable => Code::Unavailable,
+        Grpc::Unauthenticated => Code::Unauthenticated,
+        Grpc::Ok | Grpc::Unknown | Grpc::Internal | Grpc::DataLoss => Code::Internal,
+    }
+}
+
+/// The error of a connection that could not be made or broke; `None` if the server itself sent the status.
+fn from_transport(status: &Status, endpoint: &Endpoint) -> Option<Error> {
+    let causes: Vec<Cause<'_>> = causes(status.source()?).collect();
+    let is = |test: fn(Cause<'_>) -> bool| causes.iter().any(|cause| test(*cause));
+    if is(|cause| cause.is::<tonic::TimeoutExpired>()) {
+        return Some(Error::new(Code::Deadline, format!("{endpoint} did not answer within the timeout")));
+    }
+    if causes.iter().any(|cause| cause.downcast_ref::<Status>().is_some()) {
+        return None;
+    }
+    let root = causes.last().map(ToString::to_string).unwrap_or_default();
+    let refused = |cause: Cause<'_>| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    let message = if is(refused) {
+        format!("nothing listens on {endpoint} (connection refused): check that the server runs there, and its port")
+    } else if is(|cause| cause.is::<tonic::ConnectError>()) {
+        format!("no connection to {endpoint}: {root}")
+    } else {
+        format!("the connection to {endpoint} broke before the answer was complete: {root}")
+    };
+    Some(Error::new(Code::Unavailable, message))
+}
+
+type Cause<'a> = &'a (dyn StdError + 'static);
+
+fn causes(first: Cause<'_>) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(first), |error: &Cause<'_>| (*error).source())
+}
+
+/// `google.rpc.Status`, of which only the details are of interest.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RichStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: bytes::Bytes,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    delay: Option<Span>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Span {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// `google.rpc.DebugInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct DebugInfo {
+    #[prost(string, repeated, tag = "1")]
+    stack: Vec<String>,
+    #[prost(string, tag = "2")]
+    detail: String,
+}
+
+/// Takes when to come back and the handler's traceback out of the details. Details that do not decode are ignored:
+/// the status says enough without them.
+fn add_details(error: &mut Error, details: &[u8]) {
+    let Ok(rich) = RichStatus::decode(details) else { return };
+    for detail in rich.details {
+        let kind = detail.type_url.rsplit('/').next().unwrap_or_default();
+        match kind {
+            RETRY_INFO => error.retry_after = RetryInfo::decode(detail.value).ok().and_then(|info| info.delay?.positive()),
+            DEBUG_INFO => error.traceback = DebugInfo::decode(detail.value).ok().and_then(DebugInfo::text),
+            _ => {}
+        }
+    }
+}
+
+// === impl Span ===
+
+impl Span {
+    fn positive(self) -> Option<Duration> {
+        let (seconds, nanos) = (u64::try_from(self.seconds).ok()?, u32::try_from(self.nanos).ok()?);
+        (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+    }
+}
+
+// === impl DebugInfo ===
+
+impl DebugInfo {
+    fn text(self) -> Option<String> {
+        let text = if self.stack.is_empty() { self.detail } else { self.stack.join("\n") };
+        Some(text).filter(|text| !text.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::MetadataMap;
+
+    fn endpoint() -> Endpoint {
+        "localhost:8000".parse().unwrap()
+    }
+
+    #[test]
+    fn a_named_code_wins_over_the_grpc_code() {
+        for code in Code::all() {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(CODE_KEY, code.name().parse().unwrap());
+            let status = Status::with_metadata(tonic::Code::from_i32(code.grpc()), "why", metadata);
+            assert_eq!(from_status(&status, &endpoint()), Error::new(code, "why"));
+        }
+    }
+
+    #[test]
+    fn every_grpc_code_has_a_nearest_code_of_the_set() {
+        let nearest = |number| from_status(&Status::new(tonic::Code::from_i32(number), "why"), &endpoint()).code;
+        let expected = [
+            (1, Code::Cancelled),
+            (2, Code::Internal),
+            (3, Code::InvalidInput),
+            (4, Code::Deadline),
+            (5, Code::NotFound),
+            (6, Code::InvalidInput),
+            (7, Code::Forbidden),
+            (8, Code::Overloaded),
+            (9, Code::InvalidInput),
+            (10, Code::Unavailable),
+            (11, Code::InvalidInput),
+            (12, Code::Unsupported),
+            (13, Code::Internal),
+            (14, Code::Unavailable),
+            (15, Code::Internal),
+            (16, Code::Unauthenticated),
+            (99, Code::Internal),
+        ];
+        for (number, code) in expected {
+            assert_eq!(nearest(number), code, "gRPC {number}");
+        }
+    }
+
+    #[test]
+    fn retry_info_and_debug_info_are_read_and_garbage_is_ignored() {
+        let span = Span { seconds: 1, nanos: 500_000_000 };
+        let any = |kind: &str, value: Vec<u8>| Any { type_url: format!("type.googleapis.com/{kind}"), value: value.into() };
+        let retry = any(RETRY_INFO, RetryInfo { delay: Some(span) }.encode_to_vec());
+        let debug = any(DEBUG_INFO, DebugInfo { stack: vec!["a".into(), "b".into()], detail: String::new() }.encode_to_vec());
+        let details = RichStatus { details: vec![retry, debug] }.encode_to_vec();
+        let status = Status::with_details(tonic::Code::ResourceExhausted, "full", details.into());
+        let expected = Error::new(Code::Overloaded, "full").with_retry_after(Duration::from_millis(1500)).with_traceback("a\nb");
+        assert_eq!(from_status(&status, &endpoint()), expected);
+        let garbage = Status::with_details(tonic::Code::ResourceExhausted, "full", vec![0xff; 9].into());
+        assert_eq!(from_status(&garbage, &endpoint()), Error::new(Code::Overloaded, "full"));
+        assert_eq!(Span { seconds: -1, nanos: 0 }.positive(), None);
+    }
+
+    #[test]
+    fn a_message_inside_a_stream_has_the_code_of_its_parameter() {
+        let named = vec![(CODE_KEY.to_owned(), Parameter::Text("OVERLOADED".into()))];
+        assert_eq!(from_stream_message("full".into(), &named), Error::new(Code::Overloaded, "full"));
+        assert_eq!(from_stream_message("full".into(), &vec![]).code, Code::Internal);
+    }
+}

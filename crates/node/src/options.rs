@@ -1,0 +1,135 @@
+//! What was asked for, by flag, variable or file, and not yet checked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// Options of `serve`; `None` where nothing was given. Each is a flag of the commands, a variable `ANYSERVE_<NAME>` and a
+/// line of the configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// What to serve: `module:app`, `path/file.py:app`, or with --factory `module:function`
+    #[arg(env = "ANYSERVE_TARGET")]
+    pub target: Option<String>,
+    /// The target is a function that makes the app
+    #[arg(long, env = "ANYSERVE_FACTORY", num_args = 0..=1, default_missing_value = "true")]
+    pub factory: Option<bool>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "ANYSERVE_HOST")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8000]
+    #[arg(long, env = "ANYSERVE_PORT")]
+    pub port: Option<u16>,
+    /// Worker processes [default: 1]
+    #[arg(long, env = "ANYSERVE_WORKERS")]
+    pub workers: Option<u32>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "ANYSERVE_LOG_LEVEL")]
+    pub log_level: Option<String>,
+    /// Seconds that requests in flight have to finish when the replica is stopped [default: 30]
+    #[arg(long, env = "ANYSERVE_GRACE_S")]
+    pub grace_s: Option<f64>,
+    /// TOML file with these options
+    #[arg(long, env = "ANYSERVE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Python interpreter of the workers [default: python3]
+    #[arg(long, env = "ANYSERVE_PYTHON")]
+    pub python: Option<PathBuf>,
+    /// Largest message, in MiB [default: 1024]
+    #[arg(long, env = "ANYSERVE_MAX_MESSAGE_MB")]
+    pub max_message_mb: Option<u32>,
+    /// Requests that may wait for each capability [default: 1024]
+    #[arg(long, env = "ANYSERVE_MAX_QUEUE")]
+    pub max_queue: Option<u32>,
+    /// Seconds that a worker has to become ready [default: 600]
+    #[arg(long, env = "ANYSERVE_START_TIMEOUT_S")]
+    pub start_timeout_s: Option<f64>,
+    /// Seconds without an answer to a ping after which a worker is replaced [default: 10]
+    #[arg(long, env = "ANYSERVE_PING_TIMEOUT_S")]
+    pub ping_timeout_s: Option<f64>,
+    /// Threads of the runtime [default: one per core]
+    #[arg(long, env = "ANYSERVE_THREADS")]
+    pub threads: Option<u32>,
+    /// Name that server metadata tells [default: anyserve]
+    #[arg(long, env = "ANYSERVE_SERVER_ID")]
+    pub server_id: Option<String>,
+    /// Certificate chain in PEM
+    #[arg(long, env = "ANYSERVE_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key in PEM
+    #[arg(long, env = "ANYSERVE_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of clients' certificates in PEM; clients without one are refused
+    #[arg(long, env = "ANYSERVE_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// These options, and for what they don't say, those of the file that they name.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no TOML, or has an option that there is not.
+    pub fn with_file(self) -> Result<Self> {
+        let Some(path) = &self.config else { return Ok(self) };
+        let file = read(path)?;
+        Ok(self.or(file))
+    }
+
+    fn or(self, file: Self) -> Self {
+        Self {
+            target: self.target.or(file.target),
+            factory: self.factory.or(file.factory),
+            host: self.host.or(file.host),
+            port: self.port.or(file.port),
+            workers: self.workers.or(file.workers),
+            log_level: self.log_level.or(file.log_level),
+            grace_s: self.grace_s.or(file.grace_s),
+            config: self.config,
+            python: self.python.or(file.python),
+            max_message_mb: self.max_message_mb.or(file.max_message_mb),
+            max_queue: self.max_queue.or(file.max_queue),
+            start_timeout_s: self.start_timeout_s.or(file.start_timeout_s),
+            ping_timeout_s: self.ping_timeout_s.or(file.ping_timeout_s),
+            threads: self.threads.or(file.threads),
+            server_id: self.server_id.or(file.server_id),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Options> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("configuration file {} cannot be read", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str, flags: Options) -> Result<Options> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("anyserve.toml");
+        std::fs::write(&path, text).unwrap();
+        Options { config: Some(path), ..flags }.with_file()
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_nothing() {
+        let flags = Options { port: Some(1), ..Options::default() };
+        let options = with_file("port = 2\nworkers = 3\ngrace_s = 0.5", flags).unwrap();
+        assert_eq!((options.port, options.workers, options.grace_s), (Some(1), Some(3), Some(0.5)));
+    }
+
+    #[test]
+    fn an_option_that_there_is_not_is_named_with_its_line() {
+        let error = format!("{:#}", with_file("port = 1\nprot = 2", Options::default()).unwrap_err());
+        assert!(error.contains("prot") && error.contains("line 2"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! A replica's life: port, workers, requests, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, anyhow};
+use anyserve_core::Directory;
+use anyserve_server::{Drained, Listener, Server};
+use anyserve_worker::{Pool, Running, StartError};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::signals::Signals;
+use crate::{Event, Options, Settings, logging};
+
+/// How a replica ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every request was answered.
+    Clean,
+    /// So many requests were aborted at the end of the grace period.
+    Aborted(u64),
+}
+
+/// Time that workers have to end once nothing is in flight any more.
+const LEAST_STOP: Duration = Duration::from_secs(2);
+
+/// Runs a replica until a signal stops it. Blocks; there is one replica in a process.
+///
+/// # Errors
+/// What is wrong and how to mend it, in one paragraph for the person who started it; if the user's code raised, its
+/// traceback follows on lines of its own.
+pub fn run(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -> Result<Ended> {
+    let settings = Settings::try_new(options)?;
+    logging::start(&settings.log_level);
+    let runtime = runtime(settings.threads)?;
+    let ended = runtime.block_on(serve(settings, Arc::new(on_event)));
+    // Nothing is left that would need more time; what hangs is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+fn runtime(threads: Option<usize>) -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.thread_name("anyserve").enable_all().build().context("the runtime's threads cannot be started")
+}
+
+type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
+    let mut signals = Signals::take()?;
+    let listener = Listener::bind(settings.address).map_err(Error::new)?;
+    let endpoint = listener.local_addr();
+    let on_worker = Arc::clone(&tell);
+    let config = settings.pool(move |event| on_worker(Event::Worker(event)));
+    let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
+    let shutdown = CancellationToken::new();
+    let server = Server::try_new(&settings.server, pool.clone()).map_err(Error::new)?;
+    let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
+    let asked = until_asked(&settings, &pool, &mut workers, endpoint, &mut signals, &mut serving, &tell).await;
+    if let Err(error) = asked {
+        workers.stop(Duration::ZERO).await;
+        return Err(error);
+    }
+    let drain = drain(&settings, &pool, workers, shutdown, serving, &tell);
+    tokio::select! {
+        ended = drain => ended,
+        () = signals.end_at_next() => unreachable!("the process has ended"),
+    }
+}
+
+/// Serves until a signal.
+async fn until_asked(
+    settings: &Settings,
+    pool: &Pool,
+    workers: &mut Running,
+    endpoint: SocketAddr,
+    signals: &mut Signals,
+    serving: &mut JoinHandle<std::io::Result<Drained>>,
+    tell: &Tell,
+) -> Result<()> {
+    tokio::select! {
+        ready = workers.ready(settings.workers) => ready.map_err(|error| start_failure(&error))?,
+        () = signals.next() => return Ok(()),
+    }
+    tell(serving_event(settings, pool, endpoint));
+    tokio::select! {
+        () = signals.next() => Ok(()),
+        ended = serving => Err(anyhow!("the server ended by itself: {ended:?}")),
+    }
+}
+
+async fn drain(
+    settings: &Settings,
+    pool: &Pool,
+    workers: Running,
+    shutdown: CancellationToken,
+    serving: JoinHandle<std::io::Result<Drained>>,
+    tell: &Tell,
+) -> Result<Ended> {
+    let began = Instant::now();
+    tell(Event::Draining { in_flight: pool.in_flight(), grace: settings.grace });
+    pool.refuse();
+    shutdown.cancel();
+    let drained = serving.await.context("the server's task failed")?.context("the server failed")?;
+    workers.stop(settings.grace.saturating_sub(began.elapsed()).max(LEAST_STOP)).await;
+    let aborted = match drained {
+        Drained::Clean => 0,
+        Drained::Aborted(requests) => requests,
+    };
+    tell(Event::Stopped { aborted });
+    Ok(if aborted == 0 { Ended::Clean } else { Ended::Aborted(aborted) })
+}
+
+fn serving_event(settings: &Settings, pool: &Pool, endpoint: SocketAddr) -> Event {
+    let catalog = pool.catalog();
+    let mut models: Vec<_> = catalog.entries.iter().map(|entry| entry.handler.model_name()).collect();
+    models.dedup();
+    let capabilities = catalog.entries.iter().map(|entry| entry.handler.capability.clone()).collect();
+    Event::Serving { endpoint, capabilities, models, workers: settings.workers }
+}
+
+fn start_failure(error: &StartError) -> Error {
+    if error.traceback.is_empty() { anyhow!("{error}") } else { anyhow!("{error}\n\n{}", error.traceback.trim_end()) }
+}

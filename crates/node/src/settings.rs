@@ -1,0 +1,180 @@
+//! What is done: every option checked, every default filled in.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use anyserve_core::Limits;
+use anyserve_server::{ServerConfig, TlsFiles};
+use anyserve_worker::{PoolConfig, WorkerEvent};
+
+use crate::Options;
+
+/// A replica's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Worker processes.
+    pub workers: u32,
+    /// Threads of the async runtime; `None` is one per core.
+    pub threads: Option<usize>,
+    /// Directives for the log.
+    pub log_level: String,
+    /// Time for requests in flight to finish.
+    pub grace: Duration,
+    /// The ingress.
+    pub server: ServerConfig,
+    python: PathBuf,
+    target: String,
+    factory: bool,
+    start_timeout: Duration,
+    ping_timeout: Duration,
+}
+
+/// More workers than this are a typing error.
+const MAX_WORKERS: u32 = 1024;
+/// Longest time that can be given, in seconds: a week.
+const MAX_SECONDS: f64 = 604_800.0;
+
+// === impl Settings ===
+
+impl Settings {
+    /// Checks options and fills in what they leave open.
+    ///
+    /// # Errors
+    /// What is wrong and how to mend it, for the person who gave them.
+    pub fn try_new(options: Options) -> Result<Self> {
+        let options = options.with_file()?;
+        let target = options
+            .target
+            .clone()
+            .context("nothing to serve: name a target, for example `anyserve serve examples.basic.app:app`")?;
+        let workers = options.workers.unwrap_or(1);
+        ensure!((1..=MAX_WORKERS).contains(&workers), "--workers is {workers}, it takes 1 to {MAX_WORKERS}");
+        let grace = seconds("--grace-s", options.grace_s, 30.0)?;
+        Ok(Self {
+            address: address(options.host.as_deref().unwrap_or("127.0.0.1"), options.port.unwrap_or(8000))?,
+            workers,
+            threads: options.threads.map(threads).transpose()?,
+            log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
+            grace,
+            server: server(&options, grace)?,
+            python: options.python.unwrap_or_else(|| "python3".into()),
+            target,
+            factory: options.factory.unwrap_or(false),
+            start_timeout: seconds("--start-timeout-s", options.start_timeout_s, 600.0)?,
+            ping_timeout: seconds("--ping-timeout-s", options.ping_timeout_s, 10.0)?.max(Duration::from_millis(100)),
+        })
+    }
+
+    /// The pool's part of the settings.
+    pub fn pool(&self, on_event: impl Fn(WorkerEvent) + Send + Sync + 'static) -> PoolConfig {
+        let mut arguments: Vec<OsString> = ["-m", "anyserve.worker", "--target", &self.target].map(Into::into).into();
+        arguments.extend(self.factory.then(|| "--factory".into()));
+        PoolConfig {
+            program: self.python.clone(),
+            arguments,
+            environment: vec![("PYTHONUNBUFFERED".into(), "1".into())],
+            workers: self.workers,
+            limits: self.server.limits,
+            start_timeout: self.start_timeout,
+            ping_timeout: self.ping_timeout,
+            debug: matches!(self.log_level.as_str(), "debug" | "trace"),
+            on_event: Arc::new(on_event),
+        }
+    }
+}
+
+fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
+    let defaults = ServerConfig::default();
+    let mut limits = Limits::default();
+    if let Some(mb) = options.max_message_mb {
+        ensure!((1..=16_384).contains(&mb), "--max-message-mb is {mb}, it takes 1 to 16384");
+        limits.max_message = usize::try_from(u64::from(mb) << 20)?;
+    }
+    if let Some(len) = options.max_queue {
+        ensure!(len > 0, "--max-queue is 0: nothing could ever wait; it takes at least 1");
+        limits.max_queue = usize::try_from(len)?;
+    }
+    let server_id = options.server_id.clone().unwrap_or(defaults.server_id);
+    Ok(ServerConfig { limits, server_id, tls: tls(options)?, grace, ..ServerConfig::default() })
+}
+
+fn tls(options: &Options) -> Result<Option<TlsFiles>> {
+    match (options.tls_cert.clone(), options.tls_key.clone(), options.tls_client_ca.clone()) {
+        (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles { certificate, key, client_ca })),
+        (None, None, None) => Ok(None),
+        (None, None, Some(_)) => bail!("--tls-client-ca needs --tls-cert and --tls-key too"),
+        (Some(_), None, _) => bail!("--tls-cert needs --tls-key too"),
+        (None, Some(_), _) => bail!("--tls-key needs --tls-cert too"),
+    }
+}
+
+fn address(host: &str, port: u16) -> Result<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let found = (bare, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    found.with_context(|| {
+        format!("--host '{host}' is no address of this machine: use 127.0.0.1 or 0.0.0.0, for example")
+    })
+}
+
+fn seconds(flag: &str, given: Option<f64>, default: f64) -> Result<Duration> {
+    let seconds = given.unwrap_or(default);
+    ensure!((0.0..=MAX_SECONDS).contains(&seconds), "{flag} is {seconds}, it takes 0 to {MAX_SECONDS} seconds");
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn threads(threads: u32) -> Result<usize> {
+    ensure!((1..=256).contains(&threads), "--threads is {threads}, it takes 1 to 256");
+    Ok(usize::try_from(threads)?)
+}
+
+fn log_level(level: &str) -> Result<String> {
+    let known = ["error", "warn", "info", "debug", "trace"];
+    ensure!(known.contains(&level), "--log-level is '{level}', it takes one of {}", known.join(", "));
+    Ok(level.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(options: Options) -> String {
+        let options = Options { target: Some("m:app".into()), ..options };
+        format!("{:#}", Settings::try_new(options).unwrap_err())
+    }
+
+    #[test]
+    fn defaults_are_loopback_and_one_worker() {
+        let settings = Settings::try_new(Options { target: Some("m:app".into()), ..Options::default() }).unwrap();
+        assert_eq!((settings.address.to_string().as_str(), settings.workers), ("127.0.0.1:8000", 1));
+        let arguments = settings.pool(|_| {}).arguments;
+        assert_eq!(arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
+    }
+
+    #[test]
+    fn every_value_out_of_range_is_named_with_its_range() {
+        let none = Options::default;
+        for (options, part) in [
+            (Options { workers: Some(0), ..none() }, "--workers is 0"),
+            (Options { grace_s: Some(-1.0), ..none() }, "--grace-s is -1"),
+            (Options { grace_s: Some(f64::NAN), ..none() }, "--grace-s is NaN"),
+            (Options { max_message_mb: Some(0), ..none() }, "--max-message-mb is 0"),
+            (Options { max_queue: Some(0), ..none() }, "--max-queue is 0"),
+            (Options { threads: Some(0), ..none() }, "--threads is 0"),
+            (Options { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
+            (Options { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
+            (Options { tls_client_ca: Some("c".into()), ..none() }, "--tls-client-ca needs"),
+            (Options { host: Some("no such host".into()), ..none() }, "--host 'no such host'"),
+        ] {
+            let message = refused(options);
+            assert!(message.contains(part), "{message}");
+        }
+        let nothing = format!("{:#}", Settings::try_new(none()).unwrap_err());
+        assert!(nothing.contains("nothing to serve"), "{nothing}");
+    }
+}

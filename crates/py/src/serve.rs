@@ -1,0 +1,179 @@
+//! `_core.serve`: a replica in this process, until a signal stops it.
+
+use std::path::PathBuf;
+
+use anyserve_node::{Ended, Event, Options};
+use anyserve_core::{Capability, Value};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+/// Exit code of a replica that aborted requests.
+const ABORTED: i32 = 1;
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(serve, module)?)
+}
+
+/// The options as a dict has them; a key that is missing was not given.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Given {
+    #[pyo3(default)]
+    target: Option<String>,
+    #[pyo3(default)]
+    factory: Option<bool>,
+    #[pyo3(default)]
+    host: Option<String>,
+    #[pyo3(default)]
+    port: Option<u16>,
+    #[pyo3(default)]
+    workers: Option<u32>,
+    #[pyo3(default)]
+    log_level: Option<String>,
+    #[pyo3(default)]
+    grace_s: Option<f64>,
+    #[pyo3(default)]
+    config: Option<PathBuf>,
+    #[pyo3(default)]
+    python: Option<PathBuf>,
+    #[pyo3(default)]
+    max_message_mb: Option<u32>,
+    #[pyo3(default)]
+    max_queue: Option<u32>,
+    #[pyo3(default)]
+    start_timeout_s: Option<f64>,
+    #[pyo3(default)]
+    ping_timeout_s: Option<f64>,
+    #[pyo3(default)]
+    threads: Option<u32>,
+    #[pyo3(default)]
+    server_id: Option<String>,
+    #[pyo3(default)]
+    tls_cert: Option<PathBuf>,
+    #[pyo3(default)]
+    tls_key: Option<PathBuf>,
+    #[pyo3(default)]
+    tls_client_ca: Option<PathBuf>,
+}
+
+const NAMES: [&str; 18] = [
+    "target", "factory", "host", "port", "workers", "log_level", "grace_s", "config", "python", "max_message_mb",
+    "max_queue", "start_timeout_s", "ping_timeout_s", "threads", "server_id", "tls_cert", "tls_key", "tls_client_ca",
+];
+
+/// Runs a replica until SIGTERM or SIGINT; see `_core.pyi`.
+#[pyfunction]
+fn serve(py: Python<'_>, options: &Bound<'_, PyDict>, on_event: Py<PyAny>) -> PyResult<i32> {
+    let mut options = read(options)?.with_file().map_err(|error| start_error(py, &format!("{error:#}")))?;
+    options.config = None;
+    if options.python.is_none() {
+        options.python = Some(py.import("sys")?.getattr("executable")?.extract()?);
+    }
+    let tell = move |event: Event| Python::attach(|py| show(py, &on_event, &event));
+    match py.detach(|| anyserve_node::run(options, tell)) {
+        Ok(Ended::Clean) => Ok(0),
+        Ok(Ended::Aborted(_)) => Ok(ABORTED),
+        Err(error) => Err(start_error(py, &format!("{error:#}"))),
+    }
+}
+
+fn read(options: &Bound<'_, PyDict>) -> PyResult<Options> {
+    for key in options.keys() {
+        let name: String = key.extract()?;
+        if !NAMES.contains(&name.as_str()) {
+            return Err(PyTypeError::new_err(format!("serve has no option '{name}'; it has {}", NAMES.join(", "))));
+        }
+    }
+    options.extract().map(Given::into)
+}
+
+/// An error of the shown side is shown, and the replica goes on.
+fn show(py: Python<'_>, on_event: &Py<PyAny>, event: &Event) {
+    let shown = fields(py, event).and_then(|(name, fields)| on_event.call1(py, (name, fields)));
+    if let Err(error) = shown {
+        error.write_unraisable(py, None);
+    }
+}
+
+fn fields<'py>(py: Python<'py>, event: &Event) -> PyResult<(&'static str, Bound<'py, PyDict>)> {
+    let fields = PyDict::new(py);
+    let name = match event {
+        Event::Worker(worker) => {
+            fields.set_item("name", &worker.worker)?;
+            fields.set_item("state", worker.state)?;
+            fields.set_item("pid", worker.pid)?;
+            fields.set_item("detail", &worker.detail)?;
+            "worker"
+        }
+        Event::Serving { endpoint, capabilities, models, workers } => {
+            fields.set_item("endpoint", endpoint.to_string())?;
+            let capabilities: Vec<_> =
+                capabilities.iter().map(|capability| capability_dict(py, capability)).collect::<PyResult<_>>()?;
+            fields.set_item("capabilities", capabilities)?;
+            fields.set_item("models", models)?;
+            fields.set_item("workers", workers)?;
+            "serving"
+        }
+        Event::Draining { in_flight, grace } => {
+            fields.set_item("in_flight", in_flight)?;
+            fields.set_item("grace_s", grace.as_secs_f64())?;
+            "draining"
+        }
+        Event::Stopped { aborted } => {
+            fields.set_item("clean", *aborted == 0)?;
+            fields.set_item("aborted", aborted)?;
+            "stopped"
+        }
+    };
+    Ok((name, fields))
+}
+
+fn capability_dict<'py>(py: Python<'py>, capability: &Capability) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in capability.iter() {
+        match value {
+            Value::Text(text) => dict.set_item(key, text)?,
+            Value::Int(number) => dict.set_item(key, number)?,
+            Value::Float(number) => dict.set_item(key, number)?,
+            Value::Bool(truth) => dict.set_item(key, truth)?,
+        }
+    }
+    Ok(dict)
+}
+
+fn start_error(py: Python<'_>, message: &str) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    match CLASS.import(py, "anyserve.errors", "StartError").and_then(|class| class.call1((message,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(broken) => broken,
+    }
+}
+
+// === impl Options ===
+
+impl From<Given> for Options {
+    fn from(given: Given) -> Self {
+        Self {
+            target: given.target,
+            factory: given.factory,
+            host: given.host,
+            port: given.port,
+            workers: given.workers,
+            log_level: given.log_level,
+            grace_s: given.grace_s,
+            config: given.config,
+            python: given.python,
+            max_message_mb: given.max_message_mb,
+            max_queue: given.max_queue,
+            start_timeout_s: given.start_timeout_s,
+            ping_timeout_s: given.ping_timeout_s,
+            threads: given.threads,
+            server_id: given.server_id,
+            tls_cert: given.tls_cert,
+            tls_key: given.tls_key,
+            tls_client_ca: given.tls_client_ca,
+        }
+    }
+}

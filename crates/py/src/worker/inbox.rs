@@ -1,0 +1,154 @@
+//! What comes from the runtime: bytes to orders.
+
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyserve_core::Limits;
+use anyserve_shm::SLOTS;
+use anyserve_wire::{Decoder, Frame, Kind, MessageError, WireError, message, request_of};
+use bytes::BufMut;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::kserve::RequestParts;
+
+/// A request as it was read; nothing of it is Python's yet.
+pub(super) struct Incoming {
+    pub(super) id: u64,
+    /// Place of the handler in the table.
+    pub(super) row: usize,
+    pub(super) slot: usize,
+    pub(super) attempt: u32,
+    pub(super) deadline: Option<Instant>,
+    pub(super) parts: RequestParts,
+    pub(super) headers: Vec<message::Header>,
+}
+
+/// What the runtime asks for.
+pub(super) enum Order {
+    Request(Box<Incoming>),
+    Cancel(u64),
+    Credit(u64, u64),
+    Drain,
+    Ping(u64),
+}
+
+/// A rule that the runtime broke; the connection is over.
+#[derive(Debug)]
+pub(super) enum Violation {
+    Wire(WireError),
+    Message(MessageError),
+    Unexpected(Kind),
+    Handler { got: u32, handlers: usize },
+    Slot { got: u32 },
+    MidFrame,
+}
+
+/// What a read gave.
+pub(super) enum Received {
+    /// Bytes; there may be orders in them.
+    Bytes,
+    /// Nothing yet: no bytes, or a signal came first.
+    Nothing,
+    /// The runtime closed the socket, or is gone.
+    End,
+}
+
+/// The reading end of the socket.
+pub(super) struct Inbox {
+    decoder: Decoder,
+    handlers: usize,
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    pub(super) fn new(limits: Limits, handlers: usize) -> Self {
+        Self { decoder: Decoder::new(limits), handlers }
+    }
+
+    /// Reads once. `DONTWAIT` among the flags makes it return at once.
+    pub(super) fn receive(&mut self, socket: &UnixStream, flags: RecvFlags) -> Received {
+        match read(socket, &mut self.decoder.buffer(), flags) {
+            Ok(0) => Received::End,
+            Ok(_) => Received::Bytes,
+            Err(Errno::INTR | Errno::AGAIN) => Received::Nothing,
+            Err(_) => Received::End,
+        }
+    }
+
+    /// The next order in what was read; `None` until more bytes are there.
+    pub(super) fn next(&mut self) -> Result<Option<Order>, Violation> {
+        let Some(frame) = self.decoder.next_frame().map_err(Violation::Wire)? else { return Ok(None) };
+        self.order(frame).map(Some)
+    }
+
+    /// Whether the stream may end here.
+    pub(super) fn check_end(&self) -> Result<(), Violation> {
+        if self.decoder.is_mid_frame() { Err(Violation::MidFrame) } else { Ok(()) }
+    }
+
+    fn order(&self, frame: Frame) -> Result<Order, Violation> {
+        match frame.kind {
+            Kind::Request => self.request(frame).map(|incoming| Order::Request(Box::new(incoming))),
+            Kind::Cancel => Ok(Order::Cancel(frame.id)),
+            Kind::Credit => {
+                let credit: message::Credit = frame.message().map_err(Violation::Wire)?;
+                Ok(Order::Credit(frame.id, credit.bytes))
+            }
+            Kind::Drain => Ok(Order::Drain),
+            Kind::Ping => Ok(Order::Ping(frame.id)),
+            other => Err(Violation::Unexpected(other)),
+        }
+    }
+
+    fn request(&self, frame: Frame) -> Result<Incoming, Violation> {
+        let mut meta: message::Request = frame.message().map_err(Violation::Wire)?;
+        let row = within(meta.handler, self.handlers)
+            .ok_or(Violation::Handler { got: meta.handler, handlers: self.handlers })?;
+        let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
+        let (inputs, parameters) = request_of(&mut meta, frame.body).map_err(Violation::Message)?;
+        let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
+        let message::Request { model, version, id, outputs, headers, attempt, .. } = meta;
+        Ok(Incoming {
+            id: frame.id,
+            row,
+            slot,
+            attempt,
+            deadline: remaining.and_then(|remaining| Instant::now().checked_add(remaining)),
+            parts: RequestParts { model, version, id, inputs, outputs, parameters },
+            headers,
+        })
+    }
+}
+
+fn within(number: u32, len: usize) -> Option<usize> {
+    usize::try_from(number).ok().filter(|place| *place < len)
+}
+
+/// Reads into room that was never written, so that a large body is neither zeroed nor copied on its way.
+#[allow(unsafe_code)]
+pub(super) fn read(socket: &UnixStream, room: &mut impl BufMut, flags: RecvFlags) -> Result<usize, Errno> {
+    // SAFETY: the slice is only ever written to, by the kernel, and nobody reads from it before that.
+    let spare = unsafe { room.chunk_mut().as_uninit_slice_mut() };
+    let (read, _) = rustix::net::recv(socket, spare, flags)?.0;
+    let len = read.len();
+    // SAFETY: the kernel has just initialised the first `len` bytes of the chunk.
+    unsafe { room.advance_mut(len) };
+    Ok(len)
+}
+
+// === impl Violation ===
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wire(error) => write!(f, "{error}"),
+            Self::Message(error) => write!(f, "{error}"),
+            Self::Unexpected(kind) => write!(f, "a {kind:?} frame is none that a worker gets"),
+            Self::Handler { got, handlers } => write!(f, "a request names handler {got} of {handlers}"),
+            Self::Slot { got } => write!(f, "a request names slot {got} of {SLOTS}"),
+            Self::MidFrame => write!(f, "the socket was closed in the middle of a frame"),
+        }
+    }
+}

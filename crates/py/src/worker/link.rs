@@ -1,0 +1,129 @@
+//! The connection to the runtime: hello and welcome, then frames out.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyserve_core::Limits;
+use anyserve_shm::SlotTable;
+use anyserve_wire::{Decoder, Frame, Header, Kind, message};
+use parking_lot::{Mutex, MutexGuard};
+use pyo3::prelude::*;
+use rustix::net::RecvFlags;
+
+use super::inbox::read;
+use super::outbox::Outbox;
+
+/// A body of so many bytes is sent from where it lies; below that, a copy is cheaper than a system call of its own.
+const LARGE: usize = 16 << 10;
+
+/// A connection that was welcomed.
+pub(super) struct Link {
+    pub(super) socket: Arc<UnixStream>,
+    outbox: Mutex<Outbox>,
+    /// How far each request has come, for the runtime to see.
+    pub(super) slots: SlotTable,
+    /// What a response may be, in bytes.
+    pub(super) limits: Limits,
+    /// Bytes of a stream that may be unacknowledged.
+    pub(super) window: i64,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Connects, says hello and waits for the welcome.
+    pub(super) fn open(path: &str, hello: &message::Hello) -> io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        send_now(&socket, &Frame::with_meta(Kind::Hello, 0, hello))?;
+        let welcome = read_welcome(&socket)?;
+        let limits = Limits {
+            max_meta: usize::try_from(welcome.max_meta).unwrap_or(usize::MAX),
+            max_message: usize::try_from(welcome.max_body).unwrap_or(usize::MAX),
+            ..Limits::default()
+        };
+        let slots = SlotTable::open(Path::new(&welcome.slots)).map_err(io::Error::other)?;
+        let window = i64::try_from(welcome.stream_window).unwrap_or(i64::MAX);
+        let socket = Arc::new(socket);
+        Ok(Self { outbox: Mutex::new(Outbox::new(Arc::clone(&socket))), socket, slots, limits, window })
+    }
+
+    /// Appends a frame without a body, and sends it with whatever is pending. Needs no interpreter.
+    pub(super) fn send_detached(&self, frame: &Frame) {
+        let mut outbox = self.outbox.lock();
+        outbox.push(&header(frame.kind, frame.flags, frame.id, &frame.meta, 0), &frame.meta, &[]);
+        outbox.flush();
+    }
+
+    /// Appends a frame; a large body leaves at once, with the interpreter's lock released.
+    pub(super) fn push(&self, py: Python<'_>, kind: Kind, flags: u16, id: u64, meta: &[u8], body: &[&[u8]]) {
+        let len = body.iter().map(|part| part.len()).sum();
+        let header = header(kind, flags, id, meta, len);
+        if len < LARGE {
+            self.outbox(py).push(&header, meta, body);
+        } else {
+            py.detach(|| self.outbox.lock().send(&header, meta, body));
+        }
+    }
+
+    /// Sends what is pending if it has waited long enough; says whether something still waits.
+    pub(super) fn flush_if_due(&self, py: Python<'_>) -> bool {
+        let outbox = self.outbox(py);
+        if !outbox.is_due(Instant::now()) {
+            return !outbox.is_empty();
+        }
+        drop(outbox);
+        self.flush(py);
+        false
+    }
+
+    /// Sends everything that is pending.
+    pub(super) fn flush(&self, py: Python<'_>) {
+        let done = {
+            let mut outbox = self.outbox(py);
+            outbox.is_empty() || outbox.try_flush()
+        };
+        if !done {
+            py.detach(|| self.outbox.lock().flush());
+        }
+    }
+
+    /// The outbox, without holding the interpreter's lock while another thread waits for the runtime to read.
+    fn outbox(&self, py: Python<'_>) -> MutexGuard<'_, Outbox> {
+        loop {
+            if let Some(outbox) = self.outbox.try_lock() {
+                return outbox;
+            }
+            py.detach(|| drop(self.outbox.lock()));
+        }
+    }
+}
+
+fn header(kind: Kind, flags: u16, id: u64, meta: &[u8], body_len: usize) -> Header {
+    let meta_len = u32::try_from(meta.len()).expect("metadata is checked against Limits before it is sent");
+    Header { kind, flags, id, meta_len, body_len: body_len as u64 }
+}
+
+/// Sends one frame on a socket that nobody else writes to.
+pub(super) fn send_now(mut socket: &UnixStream, frame: &Frame) -> io::Result<()> {
+    io::Write::write_all(&mut socket, &frame.to_bytes())
+}
+
+fn read_welcome(socket: &UnixStream) -> io::Result<message::Welcome> {
+    let mut decoder = Decoder::new(Limits::default());
+    loop {
+        if let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
+            if frame.kind != Kind::Welcome {
+                return Err(io::Error::other(format!("the runtime answered hello with a {:?} frame", frame.kind)));
+            }
+            return frame.message().map_err(io::Error::other);
+        }
+        match read(socket, &mut decoder.buffer(), RecvFlags::empty()) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the runtime closed the socket")),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The server: accepts connections, and leaves politely.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use crate::connection::Connections;
+use crate::route::App;
+use crate::{Listener, ServerConfig, TlsError, Upstream, tls};
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every request in flight was answered.
+    Clean,
+    /// This many requests were still in flight at the end of the grace period and were aborted.
+    Aborted(u64),
+}
+
+/// An ingress that is ready to serve.
+pub struct Server<S> {
+    app: Arc<App<S>>,
+    connections: Connections,
+    /// The tasks of requests on HTTP/2.
+    tasks: TaskTracker,
+    leaving: CancellationToken,
+    grace: Duration,
+    max_connections: usize,
+}
+
+/// How long the tasks of aborted requests are waited for.
+const ABORT: Duration = Duration::from_secs(1);
+
+/// How long nothing is accepted after the system refused, say for want of file descriptors.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+// === impl Server ===
+
+impl<S: Upstream> Server<S> {
+    /// Prepares to serve what `upstream` answers.
+    ///
+    /// # Errors
+    /// [`TlsError`] if there are files for TLS that cannot be used.
+    pub fn try_new(config: &ServerConfig, upstream: S) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let leaving = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        Ok(Self {
+            app: App::new(config, upstream, leaving.clone()),
+            connections: Connections::new(config, tls, tasks.clone()),
+            tasks,
+            leaving,
+            grace: config.grace,
+            max_connections: config.max_connections.max(1),
+        })
+    }
+
+    /// Serves until `shutdown` is cancelled, then drains: the port is closed, health turns to "not ready", clients are
+    /// told to go elsewhere, and requests in flight have the grace period to end. What is left then is aborted.
+    ///
+    /// # Errors
+    /// Only if the listener cannot be used by this runtime; nothing was served then.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the port and aborts every request at once.
+    pub async fn serve(self, listener: Listener, shutdown: CancellationToken) -> io::Result<Drained> {
+        let listener = listener.into_tokio()?;
+        let mut open = JoinSet::new();
+        self.accept(&listener, &shutdown, &mut open).await;
+        drop(listener);
+        self.leaving.cancel();
+        let drained = self.drain(&mut open).await;
+        self.tasks.close();
+        // Requests end by themselves once their connections are gone; this only waits for the last of them.
+        let _ = tokio::time::timeout(ABORT, self.tasks.wait()).await;
+        Ok(drained)
+    }
+
+    async fn accept(&self, listener: &TcpListener, shutdown: &CancellationToken, open: &mut JoinSet<()>) {
+        let permits = Arc::new(Semaphore::new(self.max_connections));
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(ended) = open.join_next() => report(ended),
+                (permit, stream, peer) = accept(listener, &permits) => {
+                    let connection = self.connections.serve(stream, Arc::clone(&self.app));
+                    let connection = hold(permit, connection);
+                    open.spawn(connection.instrument(info_span!("connection", %peer)));
+                }
+            }
+        }
+    }
+
+    async fn drain(&self, open: &mut JoinSet<()>) -> Drained {
+        let rest = async {
+            while let Some(ended) = open.join_next().await {
+                report(ended);
+            }
+        };
+        if tokio::time::timeout(self.grace, rest).await.is_ok() {
+            return Drained::Clean;
+        }
+        let left = self.app.metrics.in_flight();
+        open.shutdown().await;
+        // Connections without a request don't count: nobody loses an answer.
+        if left == 0 { Drained::Clean } else { Drained::Aborted(left) }
+    }
+}
+
+async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(permit);
+}
+
+/// The next connection, once there may be one more. It cannot fail: an error of one connection is that connection's,
+/// and what the system lacks it may have later.
+///
+/// # Cancel safety
+/// No connection is lost.
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+    let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (permit, stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted for now");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection panicked");
+    }
+}

@@ -1,0 +1,82 @@
+//! How much memory the messages of all clients may take together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyserve_core::{Code, Error};
+
+/// A number of bytes that everybody takes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    used: AtomicUsize,
+    max: usize,
+}
+
+/// Bytes that were taken; dropping it gives them back.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Budget,
+    bytes: usize,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    /// A budget of `max` bytes.
+    pub(crate) fn new(max: usize) -> Self {
+        Self(Arc::new(Inner { used: AtomicUsize::new(0), max }))
+    }
+
+    /// A charge that has taken nothing yet.
+    pub(crate) fn charge(&self) -> Charge {
+        Charge { budget: self.clone(), bytes: 0 }
+    }
+}
+
+// === impl Charge ===
+
+impl Charge {
+    /// Takes more bytes.
+    ///
+    /// # Errors
+    /// `OVERLOADED` if they are not there; nothing is taken then.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let Inner { used, max } = &*self.budget.0;
+        // Relaxed: a count, nothing is published by it.
+        let before = used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > *max {
+            used.fetch_sub(bytes, Ordering::Relaxed);
+            let message = format!("requests in transit hold {before} bytes: no room for {bytes} more of {max}");
+            return Err(Error::new(Code::Overloaded, message));
+        }
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_given_up_to_its_last_byte_and_comes_back() {
+        let budget = Budget::new(10);
+        let mut first = budget.charge();
+        assert!(first.grow(9).is_ok());
+        assert!(budget.charge().grow(2).is_err());
+        let mut second = budget.charge();
+        assert!(second.grow(1).is_ok());
+        assert_eq!(second.grow(1).unwrap_err().code, Code::Overloaded);
+        drop(first);
+        assert!(second.grow(9).is_ok());
+    }
+}

@@ -1,0 +1,161 @@
+//! From a ModelInferRequest to the runtime's request.
+
+use anyserve_core::{Code, Datatype, Error, Expects, Limits, Parameter, Parameters, Query, Request, Tensor};
+use anyserve_proto::inference::ModelInferRequest;
+use anyserve_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use bytes::Bytes;
+
+use super::metadata::Metadata;
+use super::parameters::{self, Decoded};
+use super::raw::{self, Named};
+
+/// Asks for an empty response at the end of the responses.
+const FINAL_WANTED: &str = "triton_enable_empty_final_response";
+
+/// A request, and what only the protocol knows of it.
+#[derive(Debug)]
+pub(super) struct Decode {
+    /// The request.
+    pub(super) request: Request,
+    /// Whether the end of the responses is to be told.
+    pub(super) wants_final: bool,
+}
+
+/// Checks a request and turns it into the runtime's.
+///
+/// # Errors
+/// `INVALID_INPUT` that names the tensor or parameter, the model and, where there are some, both numbers;
+/// `UNSUPPORTED` for tensors in shared memory and for classification.
+pub(super) fn decode(
+    message: ModelInferRequest,
+    metadata: &Metadata,
+    expects: Expects,
+    limits: &Limits,
+) -> Result<Decode, Error> {
+    let ModelInferRequest { model_name: model, model_version: version, id, .. } = message;
+    let wants_final = wants_final(&message.parameters);
+    let parameters = request_parameters(message.parameters, &model)?;
+    let query = query(metadata, &parameters, &model)?;
+    let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits)?;
+    let outputs = outputs(message.outputs, &model, limits)?;
+    let (headers, deadline) = (metadata.headers.clone(), metadata.deadline);
+    let request = Request { id, model, version, query, inputs, outputs, parameters, headers, deadline, expects };
+    Ok(Decode { request, wants_final })
+}
+
+fn wants_final(parameters: &Decoded) -> bool {
+    use anyserve_proto::inference::infer_parameter::ParameterChoice::BoolParam;
+    parameters.get(FINAL_WANTED).is_some_and(|value| value.parameter_choice == Some(BoolParam(true)))
+}
+
+fn request_parameters(mut decoded: Decoded, model: &str) -> Result<Parameters, Error> {
+    if decoded.is_empty() {
+        return Ok(Parameters::new());
+    }
+    decoded.remove(FINAL_WANTED);
+    if let Some(name) = decoded.keys().find(|name| name.starts_with("triton_")) {
+        let message = format!("parameter '{name}' for model '{model}': names that start with 'triton_' are reserved");
+        return Err(Error::invalid(message));
+    }
+    parameters::from_proto(decoded, &format_args!("the request for model '{model}'"))
+}
+
+/// The query: from headers, from the parameter `capability`, or from the model's name; the first that is there.
+fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Query, Error> {
+    if !metadata.conditions.is_empty() {
+        return Ok(Query::All(metadata.conditions.clone()));
+    }
+    match parameters.iter().find(|(name, _)| name == "capability") {
+        Some((_, Parameter::Text(text))) => Query::parse(text).map_err(|error| Error::invalid(error.to_string())),
+        Some(_) => Err(Error::invalid("parameter 'capability' is no text")),
+        None => Ok(Query::model(model)),
+    }
+}
+
+fn inputs(
+    inputs: Vec<InferInputTensor>,
+    raws: Vec<Bytes>,
+    model: &str,
+    limits: &Limits,
+) -> Result<Vec<Tensor>, Error> {
+    at_most(inputs.len(), limits.max_tensors, "inputs", model)?;
+    if raws.is_empty() {
+        return inputs.into_iter().map(|input| typed_input(input, model, limits)).collect();
+    }
+    check_raw_count(&inputs, raws.len(), model)?;
+    inputs.into_iter().zip(raws).map(|(input, data)| raw_input(input, data, model, limits)).collect()
+}
+
+fn check_raw_count(inputs: &[InferInputTensor], got: usize, model: &str) -> Result<(), Error> {
+    if let Some(input) = inputs.iter().find(|input| input.contents.is_some()) {
+        let message = "contents field must not be specified when using raw_input_contents for";
+        return Err(Error::invalid(format!("{message} '{}' for model '{model}'", input.name)));
+    }
+    let expected = inputs.len();
+    if got == expected {
+        return Ok(());
+    }
+    let message = format!("expected {expected} entries of raw_input_contents for model '{model}', one per input");
+    let odd = inputs.get(got).map(|input| format!(": none for input '{}'", input.name));
+    Err(Error::invalid(format!("{message}, but got {got}{}", odd.unwrap_or_default())))
+}
+
+fn raw_input(input: InferInputTensor, data: Bytes, model: &str, limits: &Limits) -> Result<Tensor, Error> {
+    let (named, datatype) = head(&input, model, limits)?;
+    raw::check(named, datatype, &input.shape, &data)?;
+    tensor(input, datatype, data, model)
+}
+
+fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits) -> Result<Tensor, Error> {
+    let contents = input.contents.take().unwrap_or_default();
+    let (named, datatype) = head(&input, model, limits)?;
+    let count = raw::count(named, &input.shape)?;
+    let data = super::contents::to_raw(named, datatype, count, contents)?;
+    tensor(input, datatype, data, model)
+}
+
+fn head<'a>(input: &'a InferInputTensor, model: &'a str, limits: &Limits) -> Result<(Named<'a>, Datatype), Error> {
+    let named = Named { input: &input.name, model };
+    if input.shape.len() > limits.max_rank {
+        let (rank, max) = (input.shape.len(), limits.max_rank);
+        return Err(Error::invalid(format!("{named} has {rank} dimensions, the limit is {max}")));
+    }
+    if input.parameters.contains_key("shared_memory_region") {
+        let message = format!("{named} is in shared memory, which this server does not take");
+        return Err(Error::new(Code::Unsupported, message));
+    }
+    let datatype = Datatype::from_name(&input.datatype);
+    let unknown = || Error::invalid(format!("{named} has datatype '{}', which there is not", input.datatype));
+    Ok((named, datatype.ok_or_else(unknown)?))
+}
+
+fn tensor(input: InferInputTensor, datatype: Datatype, data: Bytes, model: &str) -> Result<Tensor, Error> {
+    let InferInputTensor { name, shape, parameters, .. } = input;
+    let parameters = parameters::from_proto(parameters, &Named { input: &name, model })?;
+    Ok(Tensor { name, datatype, shape, data, parameters })
+}
+
+fn outputs(wanted: Vec<InferRequestedOutputTensor>, model: &str, limits: &Limits) -> Result<Vec<String>, Error> {
+    at_most(wanted.len(), limits.max_tensors, "outputs", model)?;
+    let mut names = Vec::with_capacity(wanted.len());
+    for output in wanted {
+        for (parameter, what) in [("shared_memory_region", "in shared memory"), ("classification", "as classes")] {
+            if output.parameters.contains_key(parameter) {
+                let message = format!("output '{}' for model '{model}' is wanted {what}", output.name);
+                return Err(Error::new(Code::Unsupported, format!("{message}, which this server does not do")));
+            }
+        }
+        if names.contains(&output.name) {
+            return Err(Error::invalid(format!("output '{}' is requested twice for model '{model}'", output.name)));
+        }
+        names.push(output.name);
+    }
+    Ok(names)
+}
+
+fn at_most(got: usize, max: usize, what: &str, model: &str) -> Result<(), Error> {
+    if got <= max {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{got} {what} for model '{model}', the limit is {max}")))
+}

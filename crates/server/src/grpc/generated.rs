@@ -1,0 +1,74 @@
+//! The calls that are not hot: everything of KServe but inference, health and reflection, by generated services.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyserve_core::{Code, Error};
+use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use super::health::Health;
+use super::meta::Meta;
+use super::{reflection, status};
+use crate::body::Body;
+use crate::{ServerConfig, Upstream};
+
+/// A service whose type doesn't matter any more.
+pub(super) type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+
+/// How long such a call may take to begin its answer: its message is small and nothing has to be waited for.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Services by the prefix of their paths.
+pub(crate) struct Generated {
+    services: Vec<(&'static str, Boxed)>,
+}
+
+// === impl Generated ===
+
+impl Generated {
+    pub(crate) fn new<S: Upstream>(config: &ServerConfig, upstream: S, leaving: CancellationToken) -> Self {
+        let meta = Meta::new(config, upstream.clone(), leaving.clone());
+        let inference = GrpcInferenceServiceServer::new(meta)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        let health = HealthServer::new(Health::new(upstream, leaving.clone()));
+        let mut services = vec![
+            ("/inference.GRPCInferenceService/", boxed(inference)),
+            ("/grpc.health.v1.Health/", boxed(health)),
+        ];
+        services.extend(reflection::services(&leaving));
+        Self { services }
+    }
+
+    /// Answers a call of any of the services; of any other, with UNIMPLEMENTED.
+    pub(crate) async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let Some((_, service)) = self.services.iter().find(|(prefix, _)| path.starts_with(prefix)) else {
+            return status::unimplemented(path);
+        };
+        let call = service.clone().oneshot(request);
+        match tokio::time::timeout(TIMEOUT, call).await {
+            Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+            Err(_) => status::refusal(&Error::new(Code::Deadline, "the request's message did not arrive")),
+        }
+    }
+}
+
+/// Boxes a generated service.
+pub(super) fn boxed<T>(service: T) -> Boxed
+where
+    T: tower::Service<Request<Incoming>, Response = Response<tonic::body::Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    BoxCloneSyncService::new(service.map_response(|response| response.map(Body::boxed)))
+}

@@ -1,0 +1,197 @@
+//! Everything of KServe that is not inference: what there is, whether it is ready, how it is configured, what has been
+//! counted.
+
+use anyserve_core::{Code, Error};
+use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use anyserve_proto::inference::*; // Two dozen messages, each named once below.
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::describe;
+use super::models::{self, Model};
+use super::settings::{LogSettings, TraceSettings};
+use super::status::status;
+use crate::{ServerConfig, Upstream};
+
+/// The generated service's other half. ModelInfer and ModelStreamInfer never come here.
+pub(super) struct Meta<S> {
+    upstream: S,
+    leaving: CancellationToken,
+    server: ServerMetadataResponse,
+    traces: TraceSettings,
+    logs: LogSettings,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+// === impl Meta ===
+
+impl<S: Upstream> Meta<S> {
+    pub(super) fn new(config: &ServerConfig, upstream: S, leaving: CancellationToken) -> Self {
+        let server = ServerMetadataResponse {
+            name: config.server_id.clone(),
+            version: config.version.clone(),
+            extensions: config.extensions.clone(),
+        };
+        Self { upstream, leaving, server, traces: TraceSettings::default(), logs: LogSettings::default() }
+    }
+
+    fn leaves(&self) -> bool {
+        self.leaving.is_cancelled()
+    }
+
+    /// The versions of a model that a request asks for; at least one.
+    fn find(&self, name: &str, version: &str) -> Result<Vec<Model>, Status> {
+        models::find(&self.upstream.catalog(), name, version).map_err(|error| status(&error))
+    }
+}
+
+fn answer<T>(result: Result<T, Error>) -> Answer<T> {
+    result.map(Response::new).map_err(|error| status(&error))
+}
+
+fn unsupported<T>(message: impl Into<String>) -> Answer<T> {
+    answer(Err(Error::new(Code::Unsupported, message)))
+}
+
+const NO_LOADING: &str = "this server does not load or unload models on request";
+const NO_SHARED_MEMORY: &str = "this server does not take tensors in shared memory";
+
+#[tonic::async_trait]
+impl<S: Upstream> GrpcInferenceService for Meta<S> {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Answer<ServerLiveResponse> {
+        answer(Ok(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Answer<ServerReadyResponse> {
+        answer(Ok(ServerReadyResponse { ready: !self.leaves() && self.upstream.catalog().ready() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        let catalog = self.upstream.catalog();
+        let found = models::find(&catalog, &name, &version);
+        let ready = found.is_ok_and(|found| found.iter().any(|model| model.ready));
+        answer(Ok(ModelReadyResponse { ready: ready && !catalog.draining && !self.leaves() }))
+    }
+
+    async fn server_metadata(&self, _: Request<ServerMetadataRequest>) -> Answer<ServerMetadataResponse> {
+        answer(Ok(self.server.clone()))
+    }
+
+    async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Answer<ModelMetadataResponse> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        let found = self.find(&name, &version)?;
+        let versions = models::versions(&self.upstream.catalog(), &name);
+        answer(Ok(describe::metadata(name, versions, &found[0].handler)))
+    }
+
+    async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answer<ModelConfigResponse> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let found = self.find(&name, &version)?;
+        answer(Ok(ModelConfigResponse { config: Some(describe::config(name, &found[0].handler)) }))
+    }
+
+    async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Answer<ModelStatisticsResponse> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let catalog = self.upstream.catalog();
+        let found = if name.is_empty() { models::all(&catalog) } else { self.find(&name, &version)? };
+        let model_stats = found.iter().map(|model| {
+            let counted = model.places.iter().filter_map(|place| self.upstream.statistics(*place));
+            describe::statistics(model, counted)
+        });
+        answer(Ok(ModelStatisticsResponse { model_stats: model_stats.collect() }))
+    }
+
+    async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Answer<RepositoryIndexResponse> {
+        let only_ready = request.into_inner().ready;
+        let catalog = self.upstream.catalog();
+        let found = models::all(&catalog).into_iter().filter(|model| model.ready || !only_ready);
+        let draining = catalog.draining || self.leaves();
+        answer(Ok(RepositoryIndexResponse { models: found.map(|model| describe::index(model, draining)).collect() }))
+    }
+
+    async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
+        let TraceSettingRequest { settings, model_name } = request.into_inner();
+        // Under the model's own name, so that clients cannot make up new ones.
+        let model = if model_name.is_empty() { model_name } else { self.find(&model_name, "")?[0].handler.model_name() };
+        answer(self.traces.update(&model, settings))
+    }
+
+    async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answer<LogSettingsResponse> {
+        answer(self.logs.update(request.into_inner().settings))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Answer<RepositoryModelLoadResponse> {
+        let model = request.into_inner().model_name;
+        unsupported(format!("failed to load '{model}': {NO_LOADING}"))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Answer<RepositoryModelUnloadResponse> {
+        let model = request.into_inner().model_name;
+        unsupported(format!("failed to unload '{model}': {NO_LOADING}"))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Answer<SystemSharedMemoryStatusResponse> {
+        unsupported(NO_SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Answer<SystemSharedMemoryRegisterResponse> {
+        unsupported(NO_SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Answer<SystemSharedMemoryUnregisterResponse> {
+        unsupported(NO_SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Answer<CudaSharedMemoryStatusResponse> {
+        answer(Ok(CudaSharedMemoryStatusResponse::default()))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        request: Request<CudaSharedMemoryRegisterRequest>,
+    ) -> Answer<CudaSharedMemoryRegisterResponse> {
+        let name = request.into_inner().name;
+        let message = format!("failed to register CUDA shared memory region '{name}': this server has no CUDA");
+        answer(Err(Error::invalid(message)))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Answer<CudaSharedMemoryUnregisterResponse> {
+        answer(Ok(CudaSharedMemoryUnregisterResponse {}))
+    }
+
+    async fn model_infer(&self, _: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
+        unsupported("ModelInfer is served by another part")
+    }
+
+    type ModelStreamInferStream = tokio_stream::Empty<Result<ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        _: Request<Streaming<ModelInferRequest>>,
+    ) -> Answer<Self::ModelStreamInferStream> {
+        unsupported("ModelStreamInfer is served by another part")
+    }
+}

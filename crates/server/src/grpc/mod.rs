@@ -1,0 +1,32 @@
+//! KServe v2 over gRPC, with Triton's extensions.
+//!
+//! The two inference calls are written by hand on HTTP/2 bodies: request bytes are decoded where they arrived, large
+//! tensors are written from where they are, and memory is reserved as bytes arrive instead of as a length prefix
+//! promises. Every other call goes through the generated service.
+
+mod compression;
+mod contents;
+mod decode;
+mod describe;
+mod encode;
+mod framing;
+mod generated;
+mod health;
+mod meta;
+mod metadata;
+mod models;
+mod parameters;
+mod raw;
+mod reflection;
+mod reply;
+mod session;
+mod settings;
+mod status;
+mod stream;
+mod timeout;
+mod unary;
+
+pub(crate) use generated::Generated;
+pub(crate) use status::refusal;
+pub(crate) use stream::stream_infer;
+pub(crate) use unary::infer;

@@ -1,0 +1,176 @@
+//! From the closed set of codes to a gRPC status, with everything a client needs to act on it.
+
+use anyserve_core::{Code, Error};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
+use prost::Message;
+use tonic::Status;
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+use crate::body::Body;
+
+/// The trailer that names the code of the closed set; several codes share one gRPC status.
+const CODE: &str = "x-anyserve-code";
+
+/// Longest message and longest traceback in a status, in bytes. They travel in trailers, for which clients commonly
+/// take no more than 8 KiB.
+const MAX_TEXT: usize = 2 << 10;
+
+/// `google.rpc.Status`: what `grpc-status-details-bin` holds.
+#[derive(Clone, PartialEq, Message)]
+struct Details {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.protobuf.Any`.
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+/// `google.rpc.ErrorInfo`: the code of the closed set.
+#[derive(Clone, PartialEq, Message)]
+struct ErrorInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+}
+
+/// `google.rpc.RetryInfo`: when to come back.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+/// `google.protobuf.Duration`.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+/// `google.rpc.DebugInfo`: the handler's traceback.
+#[derive(Clone, PartialEq, Message)]
+struct DebugInfo {
+    #[prost(string, repeated, tag = "1")]
+    stack_entries: Vec<String>,
+    #[prost(string, tag = "2")]
+    detail: String,
+}
+
+/// The status of an error.
+pub(crate) fn status(error: &Error) -> Status {
+    let code = tonic::Code::from_i32(error.code.grpc());
+    let message = head(&error.message);
+    let mut metadata = MetadataMap::new();
+    metadata.insert(CODE, MetadataValue::from_static(error.code.name()));
+    let details = Details { code: error.code.grpc(), message: message.to_owned(), details: details(error) };
+    Status::with_details_and_metadata(code, message, details.encode_to_vec().into(), metadata)
+}
+
+/// A response that is nothing but an error.
+pub(crate) fn refusal(error: &Error) -> Response<Body> {
+    response(status(error))
+}
+
+/// The answer to a method that nobody has.
+pub(super) fn unimplemented(path: &str) -> Response<Body> {
+    refusal(&Error::new(Code::Unsupported, format!("unknown method {path}")))
+}
+
+/// Trailers of a response that fails after its headers.
+pub(crate) fn failed(error: &Error) -> HeaderMap {
+    status(error).into_http::<()>().into_parts().0.headers
+}
+
+/// Trailers of a response that ended well.
+pub(crate) fn succeeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers
+}
+
+fn response(status: Status) -> Response<Body> {
+    status.into_http::<()>().map(|()| Body::empty())
+}
+
+fn details(error: &Error) -> Vec<Any> {
+    let info = ErrorInfo { reason: error.code.name().to_owned(), domain: "anyserve".to_owned() };
+    let mut all = vec![any("ErrorInfo", &info)];
+    if let Some(after) = error.retry_after {
+        let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+        let nanos = i32::try_from(after.subsec_nanos()).unwrap_or(0);
+        all.push(any("RetryInfo", &RetryInfo { retry_delay: Some(Delay { seconds, nanos }) }));
+    }
+    if let Some(traceback) = &error.traceback {
+        all.push(any("DebugInfo", &DebugInfo { stack_entries: Vec::new(), detail: tail(traceback).to_owned() }));
+    }
+    all
+}
+
+fn any(name: &str, message: &impl Message) -> Any {
+    Any { type_url: format!("type.googleapis.com/google.rpc.{name}"), value: message.encode_to_vec().into() }
+}
+
+fn head(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
+}
+
+/// The end of a traceback is where it says what happened.
+fn tail(text: &str) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_TEXT))..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn details_of(error: &Error) -> Details {
+        Details::decode(status(error).details()).unwrap()
+    }
+
+    #[test]
+    fn every_code_becomes_its_grpc_status_and_keeps_its_name() {
+        for code in Code::all() {
+            let trailers = failed(&Error::new(code, "why"));
+            assert_eq!(trailers["grpc-status"], code.grpc().to_string(), "{code}");
+            assert_eq!(trailers["grpc-message"], "why");
+            assert_eq!(trailers[CODE], code.name());
+            let details = details_of(&Error::new(code, "why"));
+            let info = ErrorInfo::decode(details.details[0].value.clone()).unwrap();
+            assert_eq!((details.code, info.reason.as_str()), (code.grpc(), code.name()));
+        }
+    }
+
+    #[test]
+    fn retry_after_and_traceback_travel_as_details() {
+        let error = Error::new(Code::Overloaded, "full").with_retry_after(Duration::from_millis(1500));
+        let details = details_of(&error.with_traceback("Traceback: x"));
+        assert_eq!(details.details[1].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+        let retry = RetryInfo::decode(details.details[1].value.clone()).unwrap();
+        assert_eq!(retry.retry_delay, Some(Delay { seconds: 1, nanos: 500_000_000 }));
+        let debug = DebugInfo::decode(details.details[2].value.clone()).unwrap();
+        assert_eq!(debug.detail, "Traceback: x");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let text = "é".repeat(MAX_TEXT);
+        assert_eq!(status(&Error::internal(text.clone())).message().len(), MAX_TEXT);
+        assert_eq!(tail(&text).len(), MAX_TEXT);
+        assert_eq!((head("short"), tail("short")), ("short", "short"));
+    }
+}

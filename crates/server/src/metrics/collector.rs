@@ -1,0 +1,139 @@
+//! The text that Prometheus reads.
+
+use std::fmt;
+
+use anyserve_core::Snapshot;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode_registry};
+use prometheus_client::metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge};
+use prometheus_client::registry::Registry;
+
+use super::{Metrics, ModelMetrics};
+
+/// Everything one scrape shows.
+#[derive(Debug)]
+struct Scrape {
+    models: Vec<std::sync::Arc<ModelMetrics>>,
+    inside: Snapshot,
+}
+
+/// One value with its labels.
+type Row<'a> = (Vec<(&'static str, &'a str)>, u64);
+
+/// The metrics in OpenMetrics text.
+pub(crate) fn text(metrics: &Metrics, inside: Snapshot) -> String {
+    let mut registry = Registry::with_prefix("anyserve");
+    registry.register_collector(Box::new(Scrape { models: metrics.all(), inside }));
+    let mut text = String::new();
+    encode_registry(&mut text, &registry).expect("a String takes all that is written");
+    text.push_str("# EOF\n");
+    text
+}
+
+impl prometheus_client::collector::Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.requests(&mut encoder)?;
+        self.durations(&mut encoder)?;
+        self.inside(&mut encoder)
+    }
+}
+
+// === impl Scrape ===
+
+impl Scrape {
+    fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ended = self.models.iter().flat_map(|model| model.ended().map(move |end| (model, end)));
+        let rows = ended.map(|(model, (code, count))| (vec![("model", model.label.as_str()), ("code", code)], count));
+        counters(encoder, "requests", "Requests that ended, by model and code", rows)?;
+        let rows = self.models.iter().map(|model| {
+            let in_flight = model.in_flight.load(std::sync::atomic::Ordering::Relaxed);
+            (vec![("model", model.label.as_str())], in_flight)
+        });
+        gauges(encoder, "requests_in_flight", "Requests that have begun and not ended, by model", rows)
+    }
+
+    fn durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Seconds from a request's arrival to its end";
+        let mut family = encoder.encode_descriptor("request_duration_seconds", help, None, MetricType::Histogram)?;
+        for model in &self.models {
+            let labels = [("model", model.label.as_str())];
+            let reading = model.duration.read();
+            let mut member = family.encode_family(&labels)?;
+            member.encode_histogram::<[(&str, &str); 0]>(reading.sum, reading.count, &reading.buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn inside(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let inside = &self.inside;
+        gauges(encoder, "queue_depth", "Requests that wait for a worker, by worker group", grouped(&inside.queued))?;
+        gauges(encoder, "worker_requests", "Requests that are with a worker, by worker group", grouped(&inside.in_flight))?;
+        let workers = inside.workers.iter();
+        let workers = workers.map(|row| (vec![("group", row.group.as_str()), ("state", row.state)], row.count));
+        gauges(encoder, "workers", "Workers by group and state", workers)?;
+        counters(encoder, "worker_restarts", "Workers that were started again, by group", grouped(&inside.restarts))
+    }
+}
+
+fn grouped(counts: &[(String, u64)]) -> impl Iterator<Item = Row<'_>> {
+    counts.iter().map(|(group, count)| (vec![("group", group.as_str())], *count))
+}
+
+fn counters<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = Row<'a>>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, count) in rows {
+        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = Row<'a>>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, count) in rows {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyserve_core::{Code, WorkerCount};
+    use std::time::Instant;
+
+    #[test]
+    fn a_scrape_shows_requests_durations_queues_and_workers() {
+        let metrics = Metrics::new();
+        metrics.begin("nobody", Instant::now(), Default::default).finish(Some(Code::NoCapability));
+        let inside = Snapshot {
+            queued: vec![("main".into(), 3)],
+            in_flight: vec![("main".into(), 2)],
+            workers: vec![WorkerCount { group: "main".into(), state: "ready", count: 1 }],
+            restarts: vec![("main".into(), 4)],
+        };
+        let text = text(&metrics, inside);
+        for line in [
+            r#"anyserve_requests_total{model="unknown",code="NO_CAPABILITY"} 1"#,
+            r#"anyserve_requests_in_flight{model="unknown"} 0"#,
+            r#"anyserve_request_duration_seconds_count{model="unknown"} 1"#,
+            r#"anyserve_request_duration_seconds_bucket{le="+Inf",model="unknown"} 1"#,
+            r#"anyserve_queue_depth{group="main"} 3"#,
+            r#"anyserve_worker_requests{group="main"} 2"#,
+            r#"anyserve_workers{group="main",state="ready"} 1"#,
+            r#"anyserve_worker_restarts_total{group="main"} 4"#,
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What is behind the server: models that echo, repeat, fail, hang and panic.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyserve_core::{
+    Capability, Catalog, CatalogEntry, Code, Datatype, Directory, Durations, Error, Expects, Handler, Parameter, Query,
+    Reply, Request, Response, Snapshot, Statistics, TensorSpec, Value, WorkerCount,
+};
+use futures_util::stream::{self, StreamExt};
+use std::sync::Mutex;
+use tokio::sync::Semaphore;
+
+/// A replica. Clones are the same replica.
+#[derive(Clone)]
+pub(crate) struct Fake(Arc<Inner>);
+
+struct Inner {
+    catalog: Mutex<Arc<Catalog>>,
+    /// Requests that "gate" lets pass.
+    gate: Semaphore,
+    /// Requests that hang, and responses that stream, now.
+    held: AtomicUsize,
+    /// The newest request.
+    seen: Mutex<Option<Request>>,
+}
+
+/// Counts as held until dropped.
+struct Held(Arc<Inner>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let models = ["echo", "repeat", "endless", "gate", "hang", "fail", "full", "panic", "burst"];
+        let mut entries: Vec<_> = models.into_iter().map(entry).collect();
+        entries.push(declared());
+        let catalog = Catalog { entries, draining: false };
+        Self(Arc::new(Inner {
+            catalog: Mutex::new(Arc::new(catalog)),
+            gate: Semaphore::new(0),
+            held: AtomicUsize::new(0),
+            seen: Mutex::new(None),
+        }))
+    }
+
+    /// Lets one more request pass the gate.
+    pub(crate) fn open_gate(&self) {
+        self.0.gate.add_permits(1);
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.load(Ordering::SeqCst)
+    }
+
+    /// The newest request.
+    pub(crate) fn seen(&self) -> Request {
+        self.0.seen.lock().unwrap().clone().unwrap()
+    }
+
+    pub(crate) fn set_ready(&self, model: &str, ready: bool) {
+        let mut catalog = self.0.catalog.lock().unwrap();
+        let mut changed = Catalog::clone(&catalog);
+        for entry in &mut changed.entries {
+            if entry.handler.model_name() == model {
+                entry.ready = ready;
+            }
+        }
+        *catalog = Arc::new(changed);
+    }
+
+    fn hold(&self) -> Held {
+        self.0.held.fetch_add(1, Ordering::SeqCst);
+        Held(Arc::clone(&self.0))
+    }
+
+    async fn answer(self, request: Request) -> Result<Reply, Error> {
+        *self.0.seen.lock().unwrap() = Some(request.clone());
+        let Query::Model(model) = &request.query else { return Ok(Reply::One(echo(request))) };
+        match model.as_str() {
+            "echo" | "declared" => Ok(Reply::One(echo(request))),
+            "repeat" => self.repeat(request),
+            "endless" => Ok(Reply::Many(stream::repeat(Ok(echo(request))).boxed())),
+            "burst" => Ok(Reply::Many(stream::iter((0..1000).map(move |_| Ok(echo(request.clone())))).boxed())),
+            "gate" => {
+                self.0.gate.acquire().await.unwrap().forget();
+                Ok(Reply::One(echo(request)))
+            }
+            "hang" => {
+                let _held = self.hold();
+                std::future::pending().await
+            }
+            "fail" => Err(Error::new(Code::HandlerError, "ValueError: no").with_traceback("Traceback: here")),
+            "full" => Err(Error::new(Code::Overloaded, "the queue is full").with_retry_after(Duration::from_secs(3))),
+            "panic" => panic!("deliberately"),
+            name => Err(Error::new(Code::NoCapability, format!("Request for unknown model: '{name}' is not found"))),
+        }
+    }
+
+    /// As many responses as the parameter "n" says, then an error if "fail" is set.
+    fn repeat(&self, request: Request) -> Result<Reply, Error> {
+        if request.expects == Expects::One {
+            return Err(Error::new(Code::Unsupported, "model 'repeat' answers with a stream"));
+        }
+        let parameter = |name: &str| request.parameters.iter().find(|(own, _)| own == name).map(|(_, value)| value);
+        let Some(&Parameter::Int(n)) = parameter("n") else { return Err(Error::invalid("no parameter 'n'")) };
+        let fails = parameter("fail").is_some().then(|| Err(Error::new(Code::HandlerError, "half-way")));
+        let held = self.hold();
+        let responses = (0..n).map(move |_| {
+            let _held = &held;
+            Ok(echo(request.clone()))
+        });
+        Ok(Reply::Many(stream::iter(responses.chain(fails)).boxed()))
+    }
+}
+
+impl tower::Service<Request> for Fake {
+    type Response = Reply;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Reply, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+impl Directory for Fake {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0.catalog.lock().unwrap())
+    }
+
+    fn statistics(&self, index: usize) -> Option<Statistics> {
+        let success = Durations { count: u64::try_from(index).unwrap(), total: Duration::from_millis(5) };
+        Some(Statistics { success, ..Statistics::default() })
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let workers = vec![WorkerCount { group: "main".into(), state: "ready", count: 2 }];
+        Snapshot { workers, ..Snapshot::default() }
+    }
+}
+
+fn echo(request: Request) -> Response {
+    let Request { inputs, parameters, .. } = request;
+    Response { version: "1".into(), outputs: inputs, parameters, ..Response::default() }
+}
+
+fn handler(model: &str) -> Handler {
+    let pair = ("model".to_owned(), Value::Text(model.to_owned()));
+    Handler { stream: model == "repeat", ..Handler::new(Capability::try_new([pair]).unwrap()) }
+}
+
+fn entry(model: &str) -> CatalogEntry {
+    CatalogEntry { handler: Arc::new(handler(model)), ready: true }
+}
+
+fn declared() -> CatalogEntry {
+    let spec = |name: &str| Some(vec![TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, 4] }]);
+    let handler = Handler { inputs: spec("x"), outputs: spec("y"), ..handler("declared") };
+    CatalogEntry { handler: Arc::new(handler), ready: true }
+}

@@ -1,0 +1,128 @@
+//! The start of a worker's connection: hello, welcome, ready.
+
+use std::path::Path;
+
+use anyserve_core::{Error, Handler, Limits};
+use anyserve_sched::WorkerId;
+use anyserve_shm::SlotTable;
+use anyserve_wire::{Frame, Kind, message};
+use std::sync::Arc;
+use tokio::net::UnixStream;
+
+use crate::link::{FrameReader, Link, LinkError};
+
+/// What a connection came to.
+pub(crate) enum Greeting {
+    /// A worker that may be given requests.
+    Worker(Greeted),
+    /// Our worker, and why it cannot start.
+    Failed(Error),
+}
+
+/// A worker that said hello and is ready.
+pub(crate) struct Greeted {
+    pub(crate) link: Arc<Link>,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) concurrency: u32,
+}
+
+/// What the runtime expects of a connection and tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) token: String,
+    pub(crate) worker: WorkerId,
+    pub(crate) slots: std::path::PathBuf,
+    pub(crate) limits: Limits,
+}
+
+// === impl Host ===
+
+impl Host {
+    /// Greets whoever connected.
+    ///
+    /// # Errors
+    /// [`LinkError`] if it is not our worker, or breaks the protocol; nothing has happened then.
+    pub(crate) async fn greet(self, stream: UnixStream) -> Result<Greeting, LinkError> {
+        widen(&stream);
+        let mut reader = FrameReader::new(self.limits);
+        let first = next(&mut reader, &stream).await?;
+        if first.kind == Kind::Failed && first.id == 0 {
+            return self.failed(&first);
+        }
+        let hello: message::Hello = expect(&first, Kind::Hello)?.message()?;
+        self.check(&hello)?;
+        let handlers = hello.handlers.into_iter().map(Handler::try_from).collect::<Result<Vec<_>, _>>();
+        let handlers = handlers.map_err(|error| LinkError::Protocol(format!("hello: {error}")))?;
+        let slots = slot_table(&self.slots)?;
+        write(&stream, &Frame::with_meta(Kind::Welcome, 0, &self.welcome())).await?;
+        expect(&next(&mut reader, &stream).await?, Kind::Ready)?;
+        let link = Link::new(self.worker, stream, slots);
+        Ok(Greeting::Worker(Greeted { link, handlers, concurrency: hello.concurrency.max(1) }))
+    }
+
+    fn check(&self, hello: &message::Hello) -> Result<(), LinkError> {
+        if hello.token != self.token || hello.worker != self.worker.0 {
+            return Err(LinkError::Protocol("hello of somebody that was not started here".into()));
+        }
+        if hello.handlers.is_empty() {
+            return Err(LinkError::Protocol("hello without handlers".into()));
+        }
+        Ok(())
+    }
+
+    /// A start failure carries the token in front of its message, so that nobody else can end the start.
+    fn failed(&self, frame: &Frame) -> Result<Greeting, LinkError> {
+        let failed: message::Failed = frame.message()?;
+        let stranger = || LinkError::Protocol("start failure of somebody that was not started here".into());
+        let own = failed.message.strip_prefix(&self.token).ok_or_else(stranger)?.to_owned();
+        Ok(Greeting::Failed(message::Failed { message: own, ..failed }.into()))
+    }
+
+    fn welcome(&self) -> message::Welcome {
+        message::Welcome {
+            max_meta: self.limits.max_meta as u64,
+            max_body: self.limits.max_message as u64,
+            stream_window: self.limits.stream_window as u64,
+            slots: self.slots.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+fn slot_table(path: &Path) -> Result<SlotTable, LinkError> {
+    SlotTable::create(path).map_err(|error| LinkError::Io(std::io::Error::other(error)))
+}
+
+/// Large tensors cross the socket in fewer turns when it holds more. The kernel's own bound may be lower; that is fine.
+fn widen(stream: &UnixStream) {
+    let socket = socket2::SockRef::from(stream);
+    let _ = socket.set_send_buffer_size(4 << 20);
+    let _ = socket.set_recv_buffer_size(4 << 20);
+}
+
+async fn next(reader: &mut FrameReader, stream: &UnixStream) -> Result<Frame, LinkError> {
+    while reader.frames.is_empty() {
+        reader.read(stream).await?;
+    }
+    Ok(reader.frames.remove(0))
+}
+
+fn expect(frame: &Frame, kind: Kind) -> Result<&Frame, LinkError> {
+    if frame.kind == kind {
+        return Ok(frame);
+    }
+    Err(LinkError::Protocol(format!("a {:?} frame instead of {kind:?}", frame.kind)))
+}
+
+async fn write(stream: &UnixStream, frame: &Frame) -> Result<(), LinkError> {
+    let bytes = frame.to_bytes();
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! The runtime's end of one worker's socket: requests out, frames in.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyserve_core::Limits;
+use anyserve_sched::{Ticket, WorkerId};
+use anyserve_shm::{Phase, SlotTable};
+use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message};
+use bytes::Buf;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use crate::outbox::Outbox;
+use crate::pending::Parcel;
+
+/// Pings within the time that a worker may be silent.
+const PINGS: u32 = 5;
+
+/// A greeted worker's socket.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) worker: WorkerId,
+    stream: UnixStream,
+    slots: SlotTable,
+    /// `parking_lot` and never held across an await: every hold is a few copies and at most one non-blocking write.
+    outbox: Mutex<Outbox>,
+    more: Notify,
+    /// Requests that the worker has not answered yet.
+    unanswered: AtomicU32,
+    /// Pongs that came.
+    pongs: AtomicU32,
+}
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LinkError {
+    /// The worker closed its end.
+    #[error("the worker closed its socket")]
+    Closed,
+    /// The socket failed.
+    #[error("the worker's socket failed")]
+    Io(#[from] io::Error),
+    /// The worker sent what is no frame.
+    #[error("the worker broke the protocol")]
+    Wire(#[from] WireError),
+    /// The worker answers pings no more.
+    #[error("the worker did not answer a ping within {0:?}")]
+    Unresponsive(Duration),
+    /// The worker sent a frame that makes no sense now.
+    #[error("the worker broke the protocol: {0}")]
+    Protocol(String),
+}
+
+// === impl Link ===
+
+impl Link {
+    pub(crate) fn new(worker: WorkerId, stream: UnixStream, slots: SlotTable) -> Arc<Self> {
+        Arc::new(Self {
+            worker,
+            stream,
+            slots,
+            outbox: Mutex::default(),
+            more: Notify::new(),
+            unanswered: AtomicU32::new(0),
+            pongs: AtomicU32::new(0),
+        })
+    }
+
+    /// Queues one request. It leaves with the next flush.
+    pub(crate) fn push_request(
+        &self,
+        ticket: Ticket,
+        slot: u32,
+        attempt: u32,
+        deadline: Option<Instant>,
+        parcel: &Parcel,
+    ) {
+        let remaining_us = deadline.map_or(0, remaining_us);
+        let sending = message::Request { handler: parcel.handler, slot, attempt, remaining_us, ..Default::default() };
+        self.slots.offer(place(slot), ticket.number());
+        let mut outbox = self.outbox.lock();
+        // Protobuf messages merge when they are concatenated: what is known only now goes before what was encoded once.
+        let meta_len = sending.encoded_len() + parcel.meta.len();
+        let header = Header {
+            kind: Kind::Request,
+            flags: 0,
+            id: ticket.number(),
+            meta_len: u32::try_from(meta_len).expect("checked against the limit when it was encoded"),
+            body_len: parcel.body_len() as u64,
+        };
+        let tail = outbox.tail();
+        tail.reserve(HEADER_LEN + meta_len);
+        header.encode(tail);
+        sending.encode(tail).expect("room was reserved");
+        tail.extend_from_slice(&parcel.meta);
+        parcel.body.iter().for_each(|bytes| outbox.push(bytes));
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Queues a frame without a body.
+    pub(crate) fn push(&self, frame: &Frame) {
+        frame.encode_head(self.outbox.lock().tail());
+    }
+
+    /// Takes a request back, or tells its handler to stop. True if there is something to flush.
+    pub(crate) fn withdraw(&self, ticket: Ticket, slot: u32) -> bool {
+        if self.slots.recall(place(slot), ticket.number()) {
+            return false;
+        }
+        self.slots.cancel(place(slot), ticket.number());
+        self.push(&Frame::bare(Kind::Cancel, ticket.number()));
+        true
+    }
+
+    pub(crate) fn release(&self, slot: u32) {
+        self.slots.release(place(slot));
+        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the request's handler had started; may be asked after the worker's death.
+    pub(crate) fn had_started(&self, ticket: Ticket, slot: u32) -> bool {
+        self.slots.phase(place(slot), ticket.number()) == Phase::Started
+    }
+
+    /// Writes now, as far as the socket takes it; the writer takes over what is left. A failure shows at the reader.
+    pub(crate) fn flush(&self) {
+        let written = self.outbox.lock().write_with(|slices| self.stream.try_write_vectored(slices));
+        if !matches!(written, Ok(true)) {
+            self.more.notify_one();
+        }
+    }
+
+    /// Writes now if the worker was idle, since then it waits for just this. A busy worker gets it from the writer, together
+    /// with whatever else comes within this turn of the scheduler.
+    pub(crate) fn flush_if_idle(&self) {
+        if self.unanswered.load(Ordering::Relaxed) <= 1 { self.flush() } else { self.flush_soon() }
+    }
+
+    /// Leaves the writing to the writer.
+    pub(crate) fn flush_soon(&self) {
+        self.more.notify_one();
+    }
+
+    /// Writes for the life of the link. Ends only when the socket fails.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not written stays queued.
+    pub(crate) async fn write(&self) -> LinkError {
+        loop {
+            self.more.notified().await;
+            tokio::task::yield_now().await;
+            if let Err(error) = self.write_all().await {
+                return error.into();
+            }
+        }
+    }
+
+    async fn write_all(&self) -> io::Result<()> {
+        while !self.outbox.lock().write_with(|slices| self.stream.try_write_vectored(slices))? {
+            self.stream.writable().await?;
+        }
+        Ok(())
+    }
+
+    /// Pings for the life of the link. Ends when a ping stays without a pong for `timeout`: the process is stopped, or its
+    /// socket's thread hangs. What its handlers do is judged by their deadlines, never here.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ping(&self, timeout: Duration) -> LinkError {
+        let interval = timeout / PINGS;
+        let (mut sent, mut missed) = (0, 0);
+        while missed < PINGS {
+            sent += 1;
+            self.push(&Frame::bare(Kind::Ping, sent));
+            self.flush();
+            let before = self.pongs.load(Ordering::Relaxed);
+            tokio::time::sleep(interval).await;
+            missed = if self.pongs.load(Ordering::Relaxed) == before { missed + 1 } else { 0 };
+        }
+        LinkError::Unresponsive(timeout)
+    }
+
+    /// The worker answered a ping.
+    pub(crate) fn pong(&self) {
+        self.pongs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reads for the life of the link and hands every batch of frames on. Ends when the worker does.
+    pub(crate) async fn read(
+        &self,
+        limits: Limits,
+        mut take: impl FnMut(&mut Vec<Frame>) -> Result<(), LinkError>,
+    ) -> LinkError {
+        let mut reader = FrameReader::new(limits);
+        loop {
+            if let Err(error) = reader.read(&self.stream).await {
+                return error;
+            }
+            if let Err(error) = take(&mut reader.frames) {
+                return error;
+            }
+        }
+    }
+}
+
+/// Frames off a socket.
+#[derive(Debug)]
+pub(crate) struct FrameReader {
+    decoder: Decoder,
+    pub(crate) frames: Vec<Frame>,
+}
+
+// === impl FrameReader ===
+
+impl FrameReader {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self { decoder: Decoder::new(limits), frames: Vec::new() }
+    }
+
+    /// Waits for bytes and appends the frames that they complete; there may be none.
+    pub(crate) async fn read(&mut self, stream: &UnixStream) -> Result<(), LinkError> {
+        stream.readable().await?;
+        match stream.try_read_buf(&mut self.decoder.buffer()) {
+            Ok(0) => return Err(LinkError::Closed),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(frame) = self.decoder.next_frame()? {
+            self.frames.push(frame);
+        }
+        Ok(())
+    }
+}
+
+fn place(slot: u32) -> usize {
+    usize::try_from(slot).expect("slots are few")
+}
+
+/// Microseconds until the deadline plus one, as `Request::remaining_us` has it.
+fn remaining_us(deadline: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_micros()).unwrap_or(u64::MAX - 1) + 1
+}
+
+// === impl Parcel ===
+
+impl Parcel {
+    fn body_len(&self) -> usize {
+        self.body.iter().map(Buf::remaining).sum()
+    }
+}

@@ -1,0 +1,120 @@
+//! What the pool keeps of a request until it is over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyserve_core::{Error, Request, Response};
+use anyserve_wire::request_to_frame;
+use bytes::Bytes;
+use prost::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::pool::Outcome;
+use crate::statistics::Counters;
+use crate::stream::Part;
+
+/// A request as it goes to a worker; kept until it is over, so that it can be sent again.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) handler: u32,
+    /// `message::Request` without what is known only when it is sent.
+    pub(crate) meta: Bytes,
+    /// The inputs' bytes, in order.
+    pub(crate) body: Vec<Bytes>,
+}
+
+/// Who waits for the answer.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// For one response.
+    One(oneshot::Sender<Result<Response, Error>>),
+    /// For a stream of them. Its memory is bounded by the stream's window.
+    Many { responses: mpsc::UnboundedSender<Part>, unread: usize },
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) parcel: Parcel,
+    pub(crate) caller: Caller,
+    pub(crate) echo: Echo,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) arrived: Instant,
+    pub(crate) sent: Option<Instant>,
+}
+
+/// What every response repeats of its request.
+#[derive(Clone, Debug)]
+pub(crate) struct Echo {
+    id: String,
+    model: String,
+    version: String,
+}
+
+// === impl Parcel ===
+
+impl Parcel {
+    /// Encodes a request for the handler at this place of the worker's table.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` if everything but the tensors' bytes is larger than a frame's metadata may be.
+    pub(crate) fn try_new(request: &mut Request, handler: u32, max_meta: usize) -> Result<Self, Error> {
+        let meta = request_to_frame(request).encode_to_vec();
+        // 64 bytes are more than the four numbers need that are added on sending.
+        if meta.len() + 64 > max_meta {
+            let message =
+                format!("the request has {} bytes beside its tensors, at most {max_meta} are allowed", meta.len());
+            return Err(Error::invalid(message));
+        }
+        let body = request.inputs.drain(..).map(|tensor| tensor.data).collect();
+        Ok(Self { handler, meta: meta.into(), body })
+    }
+}
+
+// === impl Echo ===
+
+impl Echo {
+    pub(crate) fn of(request: &mut Request, version: &str) -> Self {
+        let (id, model) = (std::mem::take(&mut request.id), std::mem::take(&mut request.model));
+        Self { id, model, version: version.to_owned() }
+    }
+
+    pub(crate) fn fill(self, response: Response) -> Response {
+        Response { id: self.id, model: self.model, version: self.version, ..response }
+    }
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Gives the caller what its worker said, and counts it. A traceback is passed on in debug only.
+    pub(crate) fn end(self, outcome: Outcome, compute: Duration, debug: bool) {
+        let response = match (outcome, &self.caller) {
+            (Outcome::Failed(error), _) if debug => return self.fail(error),
+            (Outcome::Failed(error), _) => return self.fail(Error { traceback: None, ..error }),
+            (Outcome::Done(None), Caller::One(_)) => {
+                return self.fail(Error::internal("the worker ended without a response"));
+            }
+            (Outcome::Done(response), _) => response,
+        };
+        self.counters.succeeded(self.arrived, self.sent, compute);
+        let response = response.map(|response| self.echo.fill(response));
+        match (self.caller, response) {
+            (Caller::One(caller), Some(response)) => drop(caller.send(Ok(response))),
+            (Caller::Many { responses, .. }, Some(response)) => {
+                drop(responses.send(Part { cost: 0, response: Ok(response) }));
+            }
+            (_, None) => {}
+        }
+    }
+
+    /// Tells the caller that there is no answer, and counts it.
+    pub(crate) fn fail(self, error: Error) {
+        self.counters.failed(error.code, self.arrived);
+        match self.caller {
+            // A caller that has left doesn't want to know.
+            Caller::One(caller) => drop(caller.send(Err(error))),
+            Caller::Many { responses, .. } => drop(responses.send(Part { cost: 0, response: Err(error) })),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""The smallest apps: the request itself, inputs by name, and a coroutine."""

@@ -1,0 +1,1 @@
+"""Three ways to answer more than once."""

@@ -1,0 +1,176 @@
+"""The options of a capability: which there are, what they accept, and which of them this version carries out.
+
+Every other keyword of `app.capability` is a key of the capability. An option that a later version will carry out is
+refused here as long as its value asks for something: a promise that nobody keeps is worse than an error.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from anyserve.errors import StartError
+from anyserve.kserve import TensorSpec
+
+CapabilityValue = str | int | float | bool
+"""What a key of a capability may be set to."""
+
+LATER = {
+    "max_batch_size": 0, "max_delay_ms": 0, "priority": 0, "idempotent": False, "sequence": False, "gpus": 0,
+    "resources": None, "min_workers": None, "max_workers": None, "idle_timeout_s": None, "upgrade": None,
+    "preload": None,
+}  # fmt: skip
+"""Reserved options that this version does not carry out, with the value that asks for nothing."""
+
+NOW = ("stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s")
+"""Reserved options that this version carries out."""
+
+MAX_CONCURRENCY = 4096
+MAX_QUEUE = 2**32 - 1
+MAX_INTEGER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the requests for one capability are run.
+
+    Attributes:
+        stream: the handler answers any number of times.
+        inputs: what a request must bring; ``None`` leaves it unchecked.
+        outputs: what an answer brings; ``None`` leaves it open.
+        concurrency: requests that one worker runs at the same time, from 1 to 4096.
+        max_queue: requests that may wait, at least 1; ``None`` takes the replica's limit.
+        timeout_s: seconds that a request may take when its caller gave no deadline; ``None`` takes the replica's.
+    """
+
+    stream: bool = False
+    inputs: tuple[TensorSpec, ...] | None = None
+    outputs: tuple[TensorSpec, ...] | None = None
+    concurrency: int = 1
+    max_queue: int | None = None
+    timeout_s: float | None = None
+
+
+def check_options(given: Mapping[str, object]) -> Options:
+    """Check the options that this version carries out.
+
+    Args:
+        given: one value for each of `NOW`.
+
+    Raises:
+        StartError: a value of the wrong type or out of its range.
+    """
+    timeout_s = given["timeout_s"]
+    if timeout_s is not None and not _is_positive(timeout_s):
+        raise StartError(f"timeout_s={timeout_s!r}: it is a number of seconds above 0, or None")
+    if not isinstance(given["stream"], bool):
+        raise StartError(f"stream={given['stream']!r}: it is True or False")
+    max_queue = given["max_queue"]
+    return Options(
+        stream=given["stream"],
+        inputs=_specs("inputs", given["inputs"]),
+        outputs=_specs("outputs", given["outputs"]),
+        concurrency=_whole("concurrency", given["concurrency"], MAX_CONCURRENCY),
+        max_queue=None if max_queue is None else _whole("max_queue", max_queue, MAX_QUEUE),
+        timeout_s=None if timeout_s is None else float(str(timeout_s)),
+    )
+
+
+def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, CapabilityValue]:
+    """Check the keys of a capability and join those of the positional dict with the keywords.
+
+    Args:
+        positional: the dict given in front of the keywords, which may use reserved names as keys; or ``None``.
+        keywords: every keyword that is not in `NOW`.
+
+    Returns:
+        The capability, in the order in which it was written.
+
+    Raises:
+        StartError: a reserved option of a later version, a key that stands twice, a value of another type, or no key.
+    """
+    if positional is not None and not isinstance(positional, Mapping):
+        raise StartError(_not_a_mapping(positional))
+    keys: dict[str, object] = dict(positional or {})
+    for name, value in keywords.items():
+        if name in keys:
+            raise StartError(f"the capability's key {name!r} stands in the dict and in the keywords; keep one of them")
+        if name in LATER:
+            _refuse_later(name, value)
+        else:
+            _warn_of_a_slip(name, value)
+            keys[name] = value
+    if not keys:
+        raise StartError('a capability needs at least one key, such as @app.capability(type="echo")')
+    return {_key(name): _value(name, value) for name, value in keys.items()}
+
+
+def _not_a_mapping(positional: object) -> str:
+    if callable(positional):
+        return 'the decorator needs the capability: write @app.capability(type="echo"), not @app.capability'
+    return f"what stands in front of the keywords is a dict of capability keys, not {positional!r}"
+
+
+def _refuse_later(name: str, value: object) -> None:
+    if value == LATER[name] and type(value) is type(LATER[name]):
+        return
+    raise StartError(
+        f"the option {name}={value!r} is not available in this version of AnyServe; leave it out "
+        f"(as a key of the capability it goes in a dict: @app.capability({{{name!r}: …}}))"
+    )
+
+
+def _warn_of_a_slip(name: str, value: object) -> None:
+    close = get_close_matches(name, [*NOW, *LATER], n=1, cutoff=0.8)
+    if close and isinstance(value, CapabilityValue):
+        warnings.warn(
+            f"{name!r} is taken as a key of the capability; if the option {close[0]!r} is meant, correct it, "
+            f"if not, write the key in a dict: @app.capability({{{name!r}: …}})",
+            stacklevel=4,
+        )
+    elif close:
+        raise StartError(f"there is no option {name!r}; did you mean {close[0]!r}?")
+
+
+def _key(name: object) -> str:
+    if isinstance(name, str) and name:
+        return name
+    raise StartError(f"a capability's key is a text with at least one character, not {name!r}")
+
+
+def _value(name: object, value: object) -> CapabilityValue:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise StartError(f"the capability's {name}={value!r} is not a finite number")
+    if isinstance(value, int) and not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+        raise StartError(f"the capability's {name}={value!r} does not fit in 64 bits")
+    if isinstance(value, CapabilityValue):
+        return value
+    raise StartError(
+        f"the capability's {name}={value!r} is a {type(value).__name__}; a key is set to a str, int, float or bool"
+    )
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(float(str(value))) and float(str(value)) > 0
+
+
+def _whole(name: str, value: object, most: int) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
+        return value
+    raise StartError(f"{name}={value!r}: it is a whole number from 1 to {most}")
+
+
+def _specs(name: str, value: object) -> tuple[TensorSpec, ...] | None:
+    if value is None:
+        return None
+    specs = tuple(value) if isinstance(value, Iterable) else (None,)
+    seen: set[str] = set()
+    for spec in specs:
+        if not isinstance(spec, TensorSpec):
+            raise StartError(f'{name} is a list of TensorSpec, such as [TensorSpec("x", "FP32", [-1])], not {value!r}')
+        if spec.name in seen:
+            raise StartError(f"{name} declares {spec.name!r} twice")
+        seen.add(spec.name)
+    return specs

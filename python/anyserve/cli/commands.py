@@ -1,0 +1,202 @@
+"""The commands and their options. Nothing is decided here: options go to `_core` or the client as they were given."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from anyserve.errors import StartError
+
+USAGE_ERROR = 2
+FAILED = 1
+MAX_PORT = 65535
+
+cli = typer.Typer(
+    name="anyserve",
+    help="Serve Python handlers by capability, over the KServe v2 protocol.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Refused(typer.TyperException):
+    """A command line that cannot be carried out; the message has the fix."""
+
+
+class Once(TyperCommand):
+    """A command whose options may each be given once: the last of two would win without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an option that stands twice, then parse as ever."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, times in Counter(order).items():
+            if times > 1 and not getattr(parameter, "multiple", False):
+                raise Refused(f"the option {parameter.opts[0]} is given {times} times; keep one of them")
+        return super().parse_args(ctx, args)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command line that starts with a command, or with an option of the program itself."""
+    try:
+        code = cli(list(arguments), prog_name="anyserve", standalone_mode=False)
+    except typer.TyperException as error:
+        return _refuse(error.format_message(), arguments)
+    except typer.Abort:
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, arguments: Sequence[str]) -> int:
+    command = f"anyserve {arguments[0]}" if not arguments[0].startswith("-") else "anyserve"
+    print(f"anyserve: {message[:1].lower()}{message[1:].rstrip('.')} (see `{command} --help`)", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"anyserve {version('anyserve')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=lambda value: _show_version(wanted=value), is_eager=True)
+    ] = False,
+) -> None:
+    """Serve Python handlers by capability, over the KServe v2 protocol.
+
+    `anyserve TARGET` is `anyserve serve TARGET`.
+    """
+
+
+def _option(name: str, text: str, **limits: Any) -> Any:
+    variable = "ANYSERVE_" + name.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(name, help=text, envvar=variable, show_default=False, **limits)
+
+
+Host = Annotated[str | None, _option("--host", "Address to listen on.  [default: 127.0.0.1]")]
+Port = Annotated[int | None, _option("--port", "Port; 0 takes a free one.  [default: 8000]", min=0, max=MAX_PORT)]
+Workers = Annotated[int | None, _option("--workers", "Worker processes.  [default: 1]", min=1)]
+LogLevel = Annotated[str | None, _option("--log-level", "error, warn, info, debug or trace.  [default: info]")]
+Grace = Annotated[
+    float | None, _option("--grace-s", "Seconds that requests in flight get at a stop.  [default: 30]", min=0)
+]
+Config = Annotated[Path | None, _option("--config", "Settings in a file, such as anyserve.toml.")]
+Factory = Annotated[bool | None, _option("--factory", "The target is a function that makes the app.")]
+Python = Annotated[str | None, _option("--python", "Interpreter of the workers.  [default: this one]")]
+MaxMessage = Annotated[int | None, _option("--max-message-mb", "Largest message in MiB.  [default: 1024]", min=1)]
+ServerId = Annotated[str | None, _option("--server-id", "Name in the server's metadata.  [default: anyserve]")]
+MaxQueue = Annotated[
+    int | None, _option("--max-queue", "Requests that may wait per capability.  [default: 1024]", min=1)
+]
+StartTimeout = Annotated[
+    float | None, _option("--start-timeout-s", "Seconds a worker may take to get ready.  [default: 600]", min=0)
+]
+PingTimeout = Annotated[
+    float | None,
+    _option("--ping-timeout-s", "Seconds of silence after which a worker is replaced.  [default: 10]", min=0),
+]
+Threads = Annotated[int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1)]
+TlsCert = Annotated[Path | None, _option("--tls-cert", "Certificate chain, PEM.")]
+TlsKey = Annotated[Path | None, _option("--tls-key", "Private key of the certificate, PEM.")]
+TlsClientCa = Annotated[Path | None, _option("--tls-client-ca", "Ask clients for a certificate of this CA, PEM.")]
+
+
+@cli.command(cls=Once)
+def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(help="module:app or path/file.py:app", envvar="ANYSERVE_TARGET", show_default=False),
+    ] = None,
+    *,
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = None,
+    log_level: LogLevel = None,
+    grace_s: Grace = None,
+    config: Config = None,
+    factory: Factory = None,
+    python: Python = None,
+    max_message_mb: MaxMessage = None,
+    server_id: ServerId = None,
+    max_queue: MaxQueue = None,
+    start_timeout_s: StartTimeout = None,
+    ping_timeout_s: PingTimeout = None,
+    threads: Threads = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+) -> int:
+    """Serve an app. Each option is also a variable, ANYSERVE_PORT for --port, and a line of the file of --config."""
+    return run_replica(ctx.params)
+
+
+def run_replica(given: Mapping[str, Any]) -> int:
+    """Run a replica until it is stopped, showing what happens.
+
+    Args:
+        given: the options by name; ``None`` for one that was not given, which the file and the defaults then decide.
+
+    Returns:
+        The exit code.
+    """
+    from anyserve import _core
+    from anyserve.cli.progress import progress
+
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    try:
+        with progress() as show:
+            return _core.serve({name: value for name, value in options.items() if value is not None}, show)
+    except StartError as error:
+        print(f"anyserve: {error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+@cli.command(cls=Once)
+def call(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name, or a selector such as type=echo,lang=en.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME[:DATATYPE]=VALUE", help="Inputs: text, JSON, or @file.", show_default=False),
+    ] = None,
+    *,
+    endpoint: Annotated[str, typer.Option(envvar="ANYSERVE_ENDPOINT", help="Where the replica listens.")] = (
+        "127.0.0.1:8000"
+    ),
+    timeout_s: Annotated[float | None, typer.Option(help="Seconds to wait for the answer.", min=0)] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Take any number of answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per answer.")] = False,
+) -> int:
+    """Send one request and print the outputs: anyserve call add a:FP32=[1,2] b:FP32=[3,4]."""
+    from anyserve.cli.values import BadValueError, read_inputs, shown
+
+    try:
+        tensors = read_inputs(inputs or [])
+    except BadValueError as error:
+        raise Refused(str(error)) from None
+    from anyserve.cli.request import answers
+    from anyserve.errors import AnyServeError
+
+    try:
+        for answer in answers(endpoint, model, tensors, timeout_s=timeout_s, stream=stream):
+            print(shown(answer, as_json=as_json), flush=True)
+    except AnyServeError as error:
+        print(f"anyserve: {error.code}: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def bench() -> None:
+    """Load a server and measure it; `anyserve bench --help` has its options."""
+    # `cli.run` takes this command before it gets here; it stands among the others for `--help` to list.

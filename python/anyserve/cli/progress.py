@@ -1,0 +1,99 @@
+"""What a replica shows of itself: workers coming up, then one line on what it serves, where, and how to call it.
+
+On a terminal a small table is kept up to date while the replica starts; into a pipe or a file goes one line per change.
+Only what the events say is shown. Logs are not of this module: they go to stderr, this to stdout.
+"""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+Show = Callable[[str, Mapping[str, Any]], None]
+"""Takes the events of `_core.serve`: their kind and their fields."""
+
+Input = tuple[str, str, Sequence[int]]
+"""Name, datatype and shape of a declared input."""
+
+_MOST_NAMES = 8
+
+
+@contextmanager
+def progress() -> Iterator[Show]:
+    """Choose how to show the events of one run, and leave the terminal as it was."""
+    if not sys.stdout.isatty():
+        yield _print_line
+        return
+    from anyserve.cli.terminal import Terminal
+
+    with Terminal() as terminal:
+        yield terminal.show
+
+
+def _print_line(kind: str, event: Mapping[str, Any]) -> None:
+    text = line(kind, event)
+    if text:
+        print(text, flush=True)
+
+
+def line(kind: str, event: Mapping[str, Any]) -> str:
+    """Say an event in one line; empty for one that there is nothing to say about."""
+    texts = {"worker": _worker, "serving": _serving, "draining": _draining, "stopped": _stopped}
+    return texts[kind](event) if kind in texts else ""
+
+
+def _worker(event: Mapping[str, Any]) -> str:
+    pid = f" (pid {event['pid']})" if event.get("pid") else ""
+    detail = f": {event['detail']}" if event.get("detail") else ""
+    return f"{event['name']} {event['state']}{pid}{detail}"
+
+
+def _serving(event: Mapping[str, Any]) -> str:
+    models, endpoint = list(event["models"]), event["endpoint"]
+    workers = _counted(event["workers"], "worker")
+    command = example(models, event.get("inputs") or {}, endpoint)
+    return f"serving {_names(models)} on {endpoint} with {workers}; try: {command}"
+
+
+def example(models: Sequence[str], inputs: Mapping[str, Sequence[Input] | None], endpoint: str) -> str:
+    """Write a command to copy that calls what is served.
+
+    Args:
+        models: names of what is served.
+        inputs: what a model declares, by its name; ``None`` or nothing for one that takes any input.
+        endpoint: host and port.
+    """
+    # A model without declared inputs may want others than a text; one with them can be called for certain.
+    name = next((model for model in models if inputs.get(model)), models[0] if models else "MODEL")
+    values = [f"{tensor}={_sample(datatype, shape)}" for tensor, datatype, shape in inputs.get(name) or ()]
+    return " ".join(["anyserve call", *map(shlex.quote, [name, *(values or ["text=hello"])]), f"--endpoint {endpoint}"])
+
+
+def _sample(datatype: str, shape: Sequence[int]) -> str:
+    value: Any = {"BYTES": "hello", "BOOL": True}.get(datatype, 1)
+    if math.prod(abs(size) for size in shape) == 1 and len(shape) <= 1:
+        return value if isinstance(value, str) else json.dumps(value)
+    for size in reversed(shape):
+        value = [value] * (1 if size == -1 else size)
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _names(models: Sequence[str]) -> str:
+    more = len(models) - _MOST_NAMES
+    return ", ".join(models[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _draining(event: Mapping[str, Any]) -> str:
+    in_flight = _counted(event["in_flight"], "request")
+    return f"stopping: {in_flight} in flight, at most {event['grace_s']:g} s; once more ends it at once"
+
+
+def _stopped(event: Mapping[str, Any]) -> str:
+    return "stopped" if event["clean"] else f"stopped; {_counted(event['aborted'], 'request')} aborted"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

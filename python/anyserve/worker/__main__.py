@@ -1,0 +1,63 @@
+"""The process of a worker: load the app, then run its handlers until the runtime says stop.
+
+It is started by the runtime and by nobody else: the socket, its number and the token come from there. A target that
+cannot be loaded is reported over the same socket, and the process ends with 2.
+"""
+
+import argparse
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from anyserve import _core
+from anyserve.worker.loader import LoadError, load
+
+TOKEN = "ANYSERVE_WORKER_TOKEN"  # noqa: S105 - the name of a variable
+CANNOT_START = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker.
+
+    Args:
+        arguments: the command line; ``None`` takes the process's.
+
+    Returns:
+        The exit code: 0 after a drain or when the runtime has gone, 2 when the app cannot be loaded.
+    """
+    options = _parse(arguments)
+    # A token in the environment would be inherited by whatever the handlers start.
+    token = os.environ.pop(TOKEN, "")
+    _write_by_line()
+    # Ctrl-C in a terminal reaches every process; who stops is for the runtime to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        app = load(options.target, factory=options.factory)
+    except LoadError as error:
+        _core.report_start_failure(options.socket, options.worker_id, token, error.kind, error.message, error.trace)
+        return CANNOT_START
+    _core.run_worker(options.socket, options.worker_id, token, app.handlers)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("anyserve.worker", description="A worker of a replica; the runtime starts it.")
+    parser.add_argument("--socket", required=True, help="path of the socket to connect to")
+    parser.add_argument("--worker-id", required=True, type=int, help="number of this worker in its replica")
+    parser.add_argument("--target", required=True, help="module:app or path/file.py:app")
+    parser.add_argument("--factory", action="store_true", help="the target is a function that makes the app")
+    return parser.parse_args(arguments)
+
+
+def _write_by_line() -> None:
+    # Into a pipe Python writes by block, so that the log would lag behind and lose its end with the process; unbuffered
+    # it writes every piece of a print, and lines of different threads would mix.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""What `app.capability` accepts, and what it says about the rest."""
+
+import math
+
+import pytest
+
+from anyserve import AnyServe, TensorSpec
+from anyserve.errors import StartError
+
+
+def serve(**options):
+    """Declare a plain handler with these options and hand back its row."""
+    app = AnyServe()
+    app.capability(**{"type": "t", **options})(lambda request: None)
+    return app.handlers[0]
+
+
+def refusal(*positional, **options) -> str:
+    app = AnyServe()
+    with pytest.raises(StartError) as caught:
+        app.capability(*positional, **options)(lambda request: None)
+    assert app.handlers == ()
+    return str(caught.value)
+
+
+def test_options_are_carried_and_everything_else_is_the_capability():
+    x, y = TensorSpec("x", "FP32", [-1]), TensorSpec("y", "FP32", [2])
+    row = serve(
+        model="m", heavy=True, size=7, share=0.5, inputs=[x], outputs=[y], concurrency=3, max_queue=9, timeout_s=2
+    )
+    assert row.capability == {"type": "t", "model": "m", "heavy": True, "size": 7, "share": 0.5}
+    assert (row.inputs, row.outputs, row.concurrency, row.max_queue, row.timeout_s) == ([x], [y], 3, 9, 2.0)
+
+
+def test_without_options_a_handler_runs_one_request_at_a_time_and_declares_nothing():
+    row = serve()
+    assert (row.inputs, row.outputs, row.stream, row.concurrency) == (None, None, False, 1)
+    assert (row.max_queue, row.timeout_s, row.max_batch_size, row.sequence) == (None, None, 0, False)
+
+
+def test_a_reserved_name_is_a_key_in_the_positional_dict():
+    app = AnyServe()
+    app.capability({"stream": "x", "gpus": 2}, type="t")(lambda request: None)
+    assert app.handlers[0].capability == {"stream": "x", "gpus": 2, "type": "t"}
+    assert app.handlers[0].stream is False
+
+
+def test_decorators_stack_and_hand_the_function_back():
+    app = AnyServe()
+
+    @app.capability(type="a")
+    @app.capability(type="b")
+    def function(request):
+        return request
+
+    assert function(3) == 3
+    assert [row.capability["type"] for row in app.handlers] == ["b", "a"]
+
+
+@pytest.mark.parametrize("bad", [0, -1, 4097, 1.0, True, "2", None])
+def test_concurrency_is_a_whole_number_from_1_to_4096(bad):
+    assert f"concurrency={bad!r}" in refusal(type="t", concurrency=bad)
+
+
+@pytest.mark.parametrize("good", [1, 4096])
+def test_both_ends_of_the_range_of_concurrency_are_in_it(good):
+    assert serve(concurrency=good).concurrency == good
+
+
+@pytest.mark.parametrize("bad", [0, 2**32, "9", 1.5])
+def test_max_queue_is_a_whole_number_of_at_least_1(bad):
+    assert "max_queue" in refusal(type="t", max_queue=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.inf, math.nan, "3", True])
+def test_timeout_s_is_a_number_above_0(bad):
+    assert "timeout_s" in refusal(type="t", timeout_s=bad)
+
+
+@pytest.mark.parametrize("bad", [1, "yes", None])
+def test_stream_is_true_or_false(bad):
+    assert "True or False" in refusal(type="t", stream=bad)
+
+
+@pytest.mark.parametrize("bad", ["x", [("x", "FP32", [1])], TensorSpec("x", "FP32", [1]), 3])
+def test_inputs_are_a_list_of_specs(bad):
+    assert "TensorSpec" in refusal(type="t", inputs=bad)
+
+
+def test_a_spec_stands_once():
+    spec = TensorSpec("x", "FP32", [1])
+    assert "outputs declares 'x' twice" in refusal(type="t", outputs=[spec, spec])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_batch_size", 8), ("max_delay_ms", 5), ("priority", 1), ("idempotent", True), ("sequence", True),
+        ("gpus", 1), ("resources", {"gpu": 1}), ("min_workers", 0), ("max_workers", 2), ("idle_timeout_s", 3),
+        ("upgrade", {}), ("preload", True),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_later_version_is_refused_and_not_ignored(name, value):
+    message = refusal(type="t", **{name: value})
+    assert f"{name}={value!r} is not available in this version" in message
+
+
+def test_an_option_of_a_later_version_may_ask_for_nothing():
+    assert serve(max_batch_size=0, idempotent=False, gpus=0).capability == {"type": "t"}
+
+
+def test_a_misspelt_option_whose_value_no_key_can_have_is_an_error():
+    assert "did you mean 'inputs'?" in refusal(type="t", imputs=[])
+
+
+def test_a_misspelt_option_that_could_be_a_key_is_one_with_a_warning():
+    with pytest.warns(UserWarning, match="'concurency' is taken as a key.*'concurrency'"):
+        assert serve(concurency=4).capability == {"type": "t", "concurency": 4}
+
+
+@pytest.mark.parametrize("bad", [None, [1], {"a": 1}, b"x", object()])
+def test_a_key_is_set_to_text_a_number_or_a_truth(bad):
+    assert "a key is set to a str, int, float or bool" in refusal(type=bad)
+
+
+@pytest.mark.parametrize(("bad", "why"), [(math.nan, "finite"), (2**63, "64 bits"), (-(2**63) - 1, "64 bits")])
+def test_a_number_of_a_key_is_finite_and_fits(bad, why):
+    assert why in refusal(type=bad)
+
+
+def test_the_largest_integers_fit():
+    assert serve(low=-(2**63), high=2**63 - 1).capability["high"] == 2**63 - 1
+
+
+@pytest.mark.parametrize("keys", [None, {}])
+def test_a_capability_has_a_key(keys):
+    assert "at least one key" in refusal(keys, stream=False)
+
+
+@pytest.mark.parametrize("bad", ["", 3, None])
+def test_a_key_is_a_text(bad):
+    assert "at least one character" in refusal({bad: "x"})
+
+
+def test_a_key_stands_once():
+    assert "'type' stands in the dict and in the keywords" in refusal({"type": "a"}, type="b")
+
+
+def test_the_decorator_without_parentheses_says_what_is_missing():
+    app = AnyServe()
+    with pytest.raises(StartError, match="the decorator needs the capability"):
+        app.capability(lambda request: None)
+
+
+def test_what_stands_in_front_is_a_dict():
+    assert "is a dict of capability keys, not 'echo'" in refusal("echo")
+
+
+def test_the_same_capability_twice_is_an_error_that_names_both_functions():
+    app = AnyServe()
+
+    @app.capability(type="a", size=1)
+    def first(request): ...
+
+    with pytest.raises(StartError, match="is served by 'first' and by 'second'"):
+
+        @app.capability(size=1.0, type="a")
+        def second(request): ...
+
+    app.capability(type="a", size=True)(first)  # A query tells true from 1.
+    app.capability(type="a", size="1")(first)
+    assert len(app.handlers) == 3
+
+
+def test_what_serves_a_capability_can_be_called():
+    with pytest.raises(StartError, match="not by 3"):
+        AnyServe().capability(type="t")(3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        (("", "FP32", [1]), ValueError),
+        (("x", "fp32", [1]), ValueError),
+        (("x", "FP32", [-2]), ValueError),
+        (("x", "FP32", [1.0]), TypeError),
+        (("x", "FP32", [True]), TypeError),
+    ],
+)
+def test_a_spec_that_no_tensor_can_have_is_refused(spec, error):
+    with pytest.raises(error):
+        TensorSpec(*spec)
