@@ -5,8 +5,8 @@ A value is an array, a scalar, a `str`, `bytes`, a nested list or tuple of those
 
 - An array keeps its datatype and shape. A NumPy scalar has the shape ``[1]``.
 - `str` and `bytes` become BYTES; text is UTF-8.
-- `bool` becomes BOOL, `int` INT64 (UINT64 above 2**63 - 1), `float` FP64. Python's numbers have no size of their own, so
-  they are *weak*: where the server declares a datatype for the input that takes such numbers, they are sent as that.
+- `bool` becomes BOOL, `int` INT64 (UINT64 above 2**63 - 1), `float` FP64. Python's numbers have no size of their own,
+  so they are *weak*: where the server declares a datatype for the input that takes such numbers, they are sent as that.
 - One scalar, text or bytes is a tensor of the shape ``[1]``; a list has the shape of its nesting.
 - ``datatype`` converts, and refuses what would change a value beyond rounding. Bytes given for a datatype other than
   BYTES are raw: little-endian, row-major.
@@ -24,6 +24,9 @@ from anyserve.errors import InvalidInput
 from anyserve.kserve import DATATYPES
 
 Array: TypeAlias = npt.NDArray[Any]
+Inputs: TypeAlias = Mapping[str, Any] | Sequence[InferInput]
+"""Values by the names of the inputs, or a list of `InferInput`."""
+
 Row: TypeAlias = tuple[str, str, Sequence[int], Any, Mapping[str, Any] | None]
 """A tensor as `_core.Call` takes it: name, datatype, shape, data, parameters."""
 
@@ -47,7 +50,7 @@ class Tensor:
         name: name of the input.
         datatype: one of the protocol's 14.
         shape: dimensions, none negative.
-        data: a C-contiguous buffer of raw elements or, for BYTES, a list of `bytes` and `str`.
+        data: a C-contiguous buffer of raw elements, an `InferInput`, or, for BYTES, a list of `bytes` and `str`.
         parameters: parameters of this input alone.
         weak: the datatype was chosen for Python's numbers, and another that takes them would do as well.
     """
@@ -67,8 +70,8 @@ class Tensor:
         """Follow the datatype that the server declares for this input.
 
         Returns:
-            This tensor as the declared datatype if it is weak and its numbers fit; else this tensor, and the server says
-            what is wrong with it.
+            This tensor as the declared datatype if it is weak and its numbers fit; else this tensor, and the server
+            says what is wrong with it.
         """
         if not self.weak or datatype is None or datatype in ("BYTES", self.datatype):
             return self
@@ -79,7 +82,7 @@ class Tensor:
         return replace(self, datatype=datatype, data=data)
 
 
-def tensors(inputs: Mapping[str, Any] | Sequence[InferInput]) -> list[Tensor]:
+def tensors(inputs: Inputs) -> list[Tensor]:
     """Make tensors of all inputs of a call.
 
     Args:
@@ -105,7 +108,7 @@ def tensor(name: str, value: Any) -> Tensor:
     if not isinstance(name, str) or not name:
         raise InvalidInput(f"the name of an input is a text with at least one character, not {name!r}")
     if isinstance(value, InferInput):
-        return Tensor(name, value.datatype, tuple(value.shape), value.contents.raw, value.parameters or None)
+        return Tensor(name, value.datatype, tuple(value.shape), value, value.parameters or None)
     if isinstance(value, Mapping):
         return _explicit(name, value)
     return _inferred(name, value)

@@ -28,6 +28,7 @@ NOW = ("stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s")
 
 MAX_CONCURRENCY = 4096
 MAX_QUEUE = 2**32 - 1
+MAX_SECONDS = 604_800  # A week: whatever is longer is a typing error.
 MAX_INTEGER = 2**63 - 1
 
 
@@ -41,7 +42,7 @@ class Options:
         outputs: what an answer brings; ``None`` leaves it open.
         concurrency: requests that one worker runs at the same time, from 1 to 4096.
         max_queue: requests that may wait, at least 1; ``None`` takes the replica's limit.
-        timeout_s: seconds that a request may take when its caller gave no deadline; ``None`` takes the replica's.
+        timeout_s: seconds that a request may take when its caller gave no deadline, up to a week; ``None`` sets none.
     """
 
     stream: bool = False
@@ -61,9 +62,6 @@ def check_options(given: Mapping[str, object]) -> Options:
     Raises:
         StartError: a value of the wrong type or out of its range.
     """
-    timeout_s = given["timeout_s"]
-    if timeout_s is not None and not _is_positive(timeout_s):
-        raise StartError(f"timeout_s={timeout_s!r}: it is a number of seconds above 0, or None")
     if not isinstance(given["stream"], bool):
         raise StartError(f"stream={given['stream']!r}: it is True or False")
     max_queue = given["max_queue"]
@@ -73,7 +71,7 @@ def check_options(given: Mapping[str, object]) -> Options:
         outputs=_specs("outputs", given["outputs"]),
         concurrency=_whole("concurrency", given["concurrency"], MAX_CONCURRENCY),
         max_queue=None if max_queue is None else _whole("max_queue", max_queue, MAX_QUEUE),
-        timeout_s=None if timeout_s is None else float(str(timeout_s)),
+        timeout_s=_seconds("timeout_s", given["timeout_s"]),
     )
 
 
@@ -151,9 +149,12 @@ def _value(name: object, value: object) -> CapabilityValue:
     )
 
 
-def _is_positive(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(float(str(value))) and float(str(value)) > 0
+def _seconds(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_SECONDS:
+        return float(value)
+    raise StartError(f"{name}={value!r}: it is a number of seconds above 0 and up to {MAX_SECONDS}, or None")
 
 
 def _whole(name: str, value: object, most: int) -> int:

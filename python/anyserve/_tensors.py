@@ -180,8 +180,10 @@ def as_array(value: Any, datatype: str | None = None) -> Array:
         array = np.asarray(value, dtype=dtype)
     except (ValueError, OverflowError) as error:
         raise TypeError(f"no array can be made of {type(value).__name__}: {error}") from error
-    if array.dtype.kind == "O" and datatype != "BYTES":
-        raise TypeError(f"no array can be made of {type(value).__name__}; return a NumPy array")
+    if array.dtype.kind in "OSU" and datatype != "BYTES":
+        raise TypeError(
+            f"no array can be made of {type(value).__name__} with elements of several types or none of ours"
+        )
     return array.reshape(1) if array.ndim == 0 else array
 
 

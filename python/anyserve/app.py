@@ -63,7 +63,8 @@ class AnyServe:
             concurrency: requests that one worker runs at the same time, from 1 to 4096. Above 1 a function runs in as
                 many threads; coroutines share one event loop.
             max_queue: requests that may wait, at least 1; ``None`` takes the replica's limit.
-            timeout_s: seconds that a request may take when its caller gave no deadline; ``None`` takes the replica's.
+            timeout_s: seconds that a request may take when its caller gave no deadline, up to a week; ``None`` sets
+                none.
             **more: keys of the capability: each a str, int, float or bool.
 
         Returns:

@@ -37,7 +37,7 @@ class Handler:
         takes: 1, 2 or 3.
         concurrency: requests that one worker runs at the same time.
         max_queue: requests that may wait; ``None`` takes the replica's limit.
-        timeout_s: seconds for a request without a deadline; ``None`` takes the replica's.
+        timeout_s: seconds for a request without a deadline; ``None`` sets none.
         max_batch_size: largest batch; 0 is none, and the only value in this version.
         max_delay_ms: how long a batch may wait to fill, in milliseconds; 0 in this version.
         priority: 0 in this version.

@@ -72,8 +72,8 @@ def test_max_queue_is_a_whole_number_of_at_least_1(bad):
     assert "max_queue" in refusal(type="t", max_queue=bad)
 
 
-@pytest.mark.parametrize("bad", [0, -1, math.inf, math.nan, "3", True])
-def test_timeout_s_is_a_number_above_0(bad):
+@pytest.mark.parametrize("bad", [0, -1, 604_801, math.inf, math.nan, "3", True])
+def test_timeout_s_is_a_number_above_0_and_up_to_a_week(bad):
     assert "timeout_s" in refusal(type="t", timeout_s=bad)
 
 

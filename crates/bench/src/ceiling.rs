@@ -92,7 +92,7 @@ impl Ceiling {
         Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
+            .max_frame_size(std::env::var("FRAME").map_or(MAX_FRAME, |f| f.parse().unwrap()))
             .add_service(service)
             .serve_with_incoming(self.incoming)
     }

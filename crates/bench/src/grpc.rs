@@ -145,7 +145,7 @@ fn settings() -> Builder {
     settings
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_FRAME)
+        .max_frame_size(std::env::var("FRAME").map_or(MAX_FRAME, |f| f.parse().unwrap()))
         .data_frame_budget(SMALL_FRAMES)
         .enable_push(false);
     settings

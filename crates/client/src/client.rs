@@ -168,7 +168,7 @@ impl Client {
                 .map_err(|_| failure::out_of_time(&self.endpoint, timeout))?,
             None => answer.await,
         };
-        answer.map(tonic::Response::into_inner).map_err(|status| failure::from_status(&status, &self.endpoint))
+        answer.map(tonic::Response::into_inner).map_err(|status| failure::from_status(&status, &self.endpoint, timeout))
     }
 }
 

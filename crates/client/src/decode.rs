@@ -1,6 +1,8 @@
 //! KServe messages to core types. What a server says is checked before it is believed.
 
-use anyserve_core::{BytesReader, Code, Datatype, Error, Parameter, Parameters, Response, Tensor, TensorSpec, elements};
+use anyserve_core::{
+    BytesReader, Code, Datatype, Error, Parameter, Parameters, Response, Tensor, TensorSpec, elements,
+};
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use anyserve_proto::inference::model_infer_response::InferOutputTensor;
 use anyserve_proto::inference::model_metadata_response::TensorMetadata;
@@ -67,7 +69,8 @@ fn tensor(output: InferOutputTensor, raw: Option<Bytes>) -> Result<Tensor, Error
 
 fn check_len(tensor: &Tensor) -> Result<(), Error> {
     let Tensor { name, datatype, shape, data, .. } = tensor;
-    let expected = Tensor::expected_len(*datatype, shape).map_err(|error| broken(format!("output '{name}': {error}")))?;
+    let expected =
+        Tensor::expected_len(*datatype, shape).map_err(|error| broken(format!("output '{name}': {error}")))?;
     let (have, expected, unit) = match expected {
         Some(expected) => (data.len(), expected, "bytes"),
         None => {
@@ -137,7 +140,8 @@ mod tests {
         let raw = answer(vec![output("INT16", &[2], InferTensorContents::default())], &[&[1, 0, 2, 0]]).unwrap();
         let contents = InferTensorContents { int_contents: vec![1, 2], ..Default::default() };
         assert_eq!(answer(vec![output("INT16", &[2], contents)], &[]), Ok(raw));
-        let contents = InferTensorContents { bytes_contents: vec![Bytes::from("ab"), Bytes::new()], ..Default::default() };
+        let contents =
+            InferTensorContents { bytes_contents: vec![Bytes::from("ab"), Bytes::new()], ..Default::default() };
         let typed = answer(vec![output("BYTES", &[2, 1], contents)], &[]).unwrap();
         assert_eq!(typed.outputs[0].data.as_ref(), b"\x02\0\0\0ab\0\0\0\0");
     }

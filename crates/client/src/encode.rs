@@ -95,13 +95,16 @@ fn header(name: &str, value: &str) -> Result<(MetadataKey<Ascii>, MetadataValue<
     let key = lower.parse().map_err(|_| {
         Error::invalid(format!("header '{name}' is no name: use letters, digits and '-_.', and no '-bin' at the end"))
     })?;
-    let value = ascii(value)
-        .ok_or_else(|| Error::invalid(format!("header '{name}' has a value with characters that are not ASCII")))?;
+    let value = ascii(value).ok_or_else(|| {
+        Error::invalid(format!(
+            "header '{name}' has a value with characters that are not ASCII, or with spaces around it"
+        ))
+    })?;
     Ok((key, value))
 }
 
 fn ascii(value: &str) -> Option<MetadataValue<Ascii>> {
-    value.parse().ok().filter(|_| value.trim() == value)
+    value.parse().ok().filter(|_| value.is_ascii() && value.trim() == value)
 }
 
 /// Adds a header per key of the capability or, where one cannot stand in a header as it is, gives the selector that
@@ -150,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_capability_that_no_header_can_carry_travels_as_a_selector() {
-        for (key, value) in [("maxLen", "1"), ("type", "é"), ("a b", "x"), ("q", "a\"b\\,c\n"), ("e", ""), ("s", " x")] {
+        for (key, value) in [("maxLen", "1"), ("type", "é"), ("a b", "x"), ("q", "a\"b\\,c\n"), ("e", ""), ("s", " x")]
+        {
             let sent = asked(&[(key, Value::Text(value.into()))]);
             assert!(sent.metadata().is_empty(), "{key}={value}");
             let choice = sent.get_ref().parameters["capability"].parameter_choice.clone();

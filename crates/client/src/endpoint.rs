@@ -80,7 +80,12 @@ impl Endpoint {
         uri.build().expect("host and port were parsed out of an authority")
     }
 
-    fn from_authority(authority: &str, secure: bool, default_port: Option<u16>, text: &str) -> Result<Self, EndpointError> {
+    fn from_authority(
+        authority: &str,
+        secure: bool,
+        default_port: Option<u16>,
+        text: &str,
+    ) -> Result<Self, EndpointError> {
         let text = || text.to_owned();
         let (host, port) = split_port(authority).ok_or_else(|| EndpointError::Brackets { text: text() })?;
         let valid = Authority::from_str(host).is_ok_and(|authority| authority.host() == host);
@@ -88,7 +93,9 @@ impl Endpoint {
             return Err(EndpointError::Malformed { text: text() });
         }
         let port = match (port, default_port) {
-            (Some(port), _) => parse_port(port).ok_or_else(|| EndpointError::Port { text: text(), port: port.to_owned() })?,
+            (Some(port), _) => {
+                parse_port(port).ok_or_else(|| EndpointError::Port { text: text(), port: port.to_owned() })?
+            }
             (None, Some(port)) => port,
             (None, None) => return Err(EndpointError::NoPort { text: text() }),
         };
@@ -101,7 +108,11 @@ fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     if authority.starts_with('[') {
         let end = authority.find(']').map_or(authority.len(), |end| end + 1);
         let (host, rest) = authority.split_at(end);
-        return Some((host, rest.strip_prefix(':').or((!rest.is_empty()).then_some(rest))));
+        return Some(if rest.is_empty() {
+            (host, None)
+        } else {
+            rest.strip_prefix(':').map_or((authority, None), |port| (host, Some(port)))
+        });
     }
     match authority.split_once(':') {
         None => Some((authority, None)),
@@ -187,7 +198,7 @@ mod tests {
             ("host:65536", "from 1 to 65535"),
             ("host:+80", "from 1 to 65535"),
             ("host:", "from 1 to 65535"),
-            ("[::1]8000", "from 1 to 65535"),
+            ("[::1]8000", "is not host:port"),
             ("http://host:8000/v2/models", "leave '/v2/models' out"),
             ("host:8000?x", "leave '?x' out"),
             ("me@host:8000", "is not host:port"),

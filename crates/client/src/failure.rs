@@ -15,13 +15,17 @@ pub(crate) const CODE_KEY: &str = "x-anyserve-code";
 const RETRY_INFO: &str = "google.rpc.RetryInfo";
 const DEBUG_INFO: &str = "google.rpc.DebugInfo";
 
-/// The error that a status stands for.
+/// The error that a status stands for, of a call with this timeout.
 ///
 /// A server of AnyServe names the code in its trailers; of any other server the gRPC code is translated. A failure
 /// of the connection itself names the endpoint and what to look at.
-pub(crate) fn from_status(status: &Status, endpoint: &Endpoint) -> Error {
-    if let Some(lost) = from_transport(status, endpoint) {
-        return lost;
+pub(crate) fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duration>) -> Error {
+    let causes: Vec<Cause<'_>> = status.source().map(|first| causes(first).collect()).unwrap_or_default();
+    if causes.iter().any(|cause| cause.is::<tonic::TimeoutExpired>()) {
+        return out_of_time(endpoint, timeout.unwrap_or_default());
+    }
+    if let Some(root) = causes.last().filter(|root| !root.is::<Status>()) {
+        return from_transport(&causes, &root.to_string(), endpoint);
     }
     let named = status.metadata().get(CODE_KEY).and_then(|name| name.to_str().ok()).and_then(Code::from_name);
     let code = named.unwrap_or_else(|| nearest(status.code()));
@@ -64,28 +68,19 @@ fn nearest(code: tonic::Code) -> Code {
     }
 }
 
-/// The error of a connection that could not be made or broke; `None` if the server itself sent the status.
-fn from_transport(status: &Status, endpoint: &Endpoint) -> Option<Error> {
-    let causes: Vec<Cause<'_>> = causes(status.source()?).collect();
-    let is = |test: fn(Cause<'_>) -> bool| causes.iter().any(|cause| test(*cause));
-    if is(|cause| cause.is::<tonic::TimeoutExpired>()) {
-        return Some(Error::new(Code::Deadline, format!("{endpoint} did not answer within the timeout")));
-    }
-    if causes.iter().any(|cause| cause.downcast_ref::<Status>().is_some()) {
-        return None;
-    }
-    let root = causes.last().map(ToString::to_string).unwrap_or_default();
-    let refused = |cause: Cause<'_>| {
+/// The error of a connection that could not be made, or broke.
+fn from_transport(causes: &[Cause<'_>], root: &str, endpoint: &Endpoint) -> Error {
+    let refused = |cause: &Cause<'_>| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     };
-    let message = if is(refused) {
+    let message = if causes.iter().any(refused) {
         format!("nothing listens on {endpoint} (connection refused): check that the server runs there, and its port")
-    } else if is(|cause| cause.is::<tonic::ConnectError>()) {
+    } else if causes.iter().any(|cause| cause.is::<tonic::ConnectError>()) {
         format!("no connection to {endpoint}: {root}")
     } else {
         format!("the connection to {endpoint} broke before the answer was complete: {root}")
     };
-    Some(Error::new(Code::Unavailable, message))
+    Error::new(Code::Unavailable, message)
 }
 
 type Cause<'a> = &'a (dyn StdError + 'static);
@@ -142,7 +137,9 @@ fn add_details(error: &mut Error, details: &[u8]) {
     for detail in rich.details {
         let kind = detail.type_url.rsplit('/').next().unwrap_or_default();
         match kind {
-            RETRY_INFO => error.retry_after = RetryInfo::decode(detail.value).ok().and_then(|info| info.delay?.positive()),
+            RETRY_INFO => {
+                error.retry_after = RetryInfo::decode(detail.value).ok().and_then(|info| info.delay?.positive())
+            }
             DEBUG_INFO => error.traceback = DebugInfo::decode(detail.value).ok().and_then(DebugInfo::text),
             _ => {}
         }
@@ -182,13 +179,13 @@ mod tests {
             let mut metadata = MetadataMap::new();
             metadata.insert(CODE_KEY, code.name().parse().unwrap());
             let status = Status::with_metadata(tonic::Code::from_i32(code.grpc()), "why", metadata);
-            assert_eq!(from_status(&status, &endpoint()), Error::new(code, "why"));
+            assert_eq!(from_status(&status, &endpoint(), None), Error::new(code, "why"));
         }
     }
 
     #[test]
     fn every_grpc_code_has_a_nearest_code_of_the_set() {
-        let nearest = |number| from_status(&Status::new(tonic::Code::from_i32(number), "why"), &endpoint()).code;
+        let nearest = |number| from_status(&Status::new(tonic::Code::from_i32(number), "why"), &endpoint(), None).code;
         let expected = [
             (1, Code::Cancelled),
             (2, Code::Internal),
@@ -216,15 +213,18 @@ mod tests {
     #[test]
     fn retry_info_and_debug_info_are_read_and_garbage_is_ignored() {
         let span = Span { seconds: 1, nanos: 500_000_000 };
-        let any = |kind: &str, value: Vec<u8>| Any { type_url: format!("type.googleapis.com/{kind}"), value: value.into() };
+        let any =
+            |kind: &str, value: Vec<u8>| Any { type_url: format!("type.googleapis.com/{kind}"), value: value.into() };
         let retry = any(RETRY_INFO, RetryInfo { delay: Some(span) }.encode_to_vec());
-        let debug = any(DEBUG_INFO, DebugInfo { stack: vec!["a".into(), "b".into()], detail: String::new() }.encode_to_vec());
+        let debug =
+            any(DEBUG_INFO, DebugInfo { stack: vec!["a".into(), "b".into()], detail: String::new() }.encode_to_vec());
         let details = RichStatus { details: vec![retry, debug] }.encode_to_vec();
         let status = Status::with_details(tonic::Code::ResourceExhausted, "full", details.into());
-        let expected = Error::new(Code::Overloaded, "full").with_retry_after(Duration::from_millis(1500)).with_traceback("a\nb");
-        assert_eq!(from_status(&status, &endpoint()), expected);
+        let expected =
+            Error::new(Code::Overloaded, "full").with_retry_after(Duration::from_millis(1500)).with_traceback("a\nb");
+        assert_eq!(from_status(&status, &endpoint(), None), expected);
         let garbage = Status::with_details(tonic::Code::ResourceExhausted, "full", vec![0xff; 9].into());
-        assert_eq!(from_status(&garbage, &endpoint()), Error::new(Code::Overloaded, "full"));
+        assert_eq!(from_status(&garbage, &endpoint(), None), Error::new(Code::Overloaded, "full"));
         assert_eq!(Span { seconds: -1, nanos: 0 }.positive(), None);
     }
 

@@ -39,10 +39,13 @@ pub(crate) fn responses(
     }))
 }
 
+/// When the caller stops waiting, and the timeout that this comes from.
+type Deadline = (Instant, Duration);
+
 struct Reader {
     grpc: Grpc,
     endpoint: Arc<Endpoint>,
-    deadline: Option<(Instant, Duration)>,
+    deadline: Option<Deadline>,
     state: State,
 }
 
@@ -76,7 +79,8 @@ impl Reader {
             self.send().await?;
         }
         let State::Open(stream) = &mut self.state else { return Ok(None) };
-        let message = stream.message().await.map_err(|status| failure::from_status(&status, &self.endpoint))?;
+        let message = stream.message().await;
+        let message = message.map_err(|status| failed(&status, &self.endpoint, self.deadline))?;
         // An end without a final response is the end all the same: the status, OK, is what says so in gRPC.
         let Some(message) = message else { return Ok(None) };
         let (response, last) = open(message)?;
@@ -91,14 +95,18 @@ impl Reader {
         let request = with_remaining(*request, self.deadline)
             .map(|message| futures_util::stream::once(std::future::ready(message)));
         let answer: Result<_, Status> = self.grpc.model_stream_infer(request).await;
-        let answer = answer.map_err(|status| failure::from_status(&status, &self.endpoint))?;
+        let answer = answer.map_err(|status| failed(&status, &self.endpoint, self.deadline))?;
         self.state = State::Open(Box::new(answer.into_inner()));
         Ok(())
     }
 }
 
+fn failed(status: &Status, endpoint: &Endpoint, deadline: Option<Deadline>) -> Error {
+    failure::from_status(status, endpoint, deadline.map(|(_, timeout)| timeout))
+}
+
 /// The request with what is left of its timeout.
-fn with_remaining<T>(mut request: Request<T>, deadline: Option<(Instant, Duration)>) -> Request<T> {
+fn with_remaining<T>(mut request: Request<T>, deadline: Option<Deadline>) -> Request<T> {
     if let Some((deadline, _)) = deadline.filter(|_| request.metadata().contains_key("grpc-timeout")) {
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
     }

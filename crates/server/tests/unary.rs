@@ -11,7 +11,7 @@ use anyserve_proto::inference::model_infer_request::InferRequestedOutputTensor;
 use anyserve_proto::inference::{InferTensorContents, ModelInferRequest};
 use anyserve_server::ServerConfig;
 use bytes::Bytes;
-use support::{request, start, start_with, until, watchdog, with, with_id};
+use support::{raw, request, start, start_with, until, watchdog, with, with_id};
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Status};
 
@@ -53,11 +53,12 @@ async fn large_tensors_come_back_whole() {
 #[tokio::test]
 async fn a_message_beyond_the_limit_is_refused_and_one_at_the_limit_is_not() {
     let mut config = ServerConfig::default();
-    let message = request("echo", vec![0; 4000]);
+    let output = InferRequestedOutputTensor { name: "x".into(), ..Default::default() };
+    let message = ModelInferRequest { outputs: vec![output], ..request("echo", vec![0; 4000]) };
     config.limits.max_message = prost::Message::encoded_len(&message);
     let mut client = start_with(config).await.client().await;
-    assert!(client.model_infer(message).await.is_ok());
-    let error = client.model_infer(with_id("1", request("echo", vec![0; 4000]))).await.unwrap_err();
+    assert!(client.model_infer(message.clone()).await.is_ok());
+    let error = client.model_infer(with_id("1", message)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     assert!(error.message().contains("the limit is"), "{error}");
 }
@@ -156,10 +157,10 @@ async fn a_panic_is_an_internal_error_and_the_server_lives() {
 #[tokio::test]
 async fn the_deadline_ends_a_request_that_nobody_answers() {
     let server = start().await;
-    let mut call = Request::new(request("hang", vec![0; 4]));
-    call.metadata_mut().insert("grpc-timeout", "20m".parse().unwrap());
-    let status = watchdog(server.client().await.model_infer(call)).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
+    let message = raw::framed(&request("hang", vec![0; 4]));
+    let method = "inference.GRPCInferenceService/ModelInfer";
+    let answer = watchdog(raw::call(server.address, method, &[("grpc-timeout", "20m")], message)).await;
+    assert_eq!(answer.status(), "4");
     until(|| server.fake.held() == 0).await;
 }
 

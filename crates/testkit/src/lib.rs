@@ -1,1 +1,8 @@
-//! Scripted peers, fake workers and simulated time for the tests.
+//! What tests share: seeded chance and simulated time. Nothing here reads a clock or depends on the order of threads, so a
+//! seed replays exactly.
+
+mod chance;
+mod timeline;
+
+pub use chance::Chance;
+pub use timeline::Timeline;

@@ -14,6 +14,7 @@ from anyserve.errors import StartError
 USAGE_ERROR = 2
 FAILED = 1
 MAX_PORT = 65535
+MOST = 2**32 - 1  # What the runtime can take at all; it has narrower bounds of its own, and says so.
 
 cli = typer.Typer(
     name="anyserve",
@@ -85,7 +86,7 @@ def _option(name: str, text: str, **limits: Any) -> Any:
 
 Host = Annotated[str | None, _option("--host", "Address to listen on.  [default: 127.0.0.1]")]
 Port = Annotated[int | None, _option("--port", "Port; 0 takes a free one.  [default: 8000]", min=0, max=MAX_PORT)]
-Workers = Annotated[int | None, _option("--workers", "Worker processes.  [default: 1]", min=1)]
+Workers = Annotated[int | None, _option("--workers", "Worker processes.  [default: 1]", min=1, max=MOST)]
 LogLevel = Annotated[str | None, _option("--log-level", "error, warn, info, debug or trace.  [default: info]")]
 Grace = Annotated[
     float | None, _option("--grace-s", "Seconds that requests in flight get at a stop.  [default: 30]", min=0)
@@ -93,10 +94,12 @@ Grace = Annotated[
 Config = Annotated[Path | None, _option("--config", "Settings in a file, such as anyserve.toml.")]
 Factory = Annotated[bool | None, _option("--factory", "The target is a function that makes the app.")]
 Python = Annotated[str | None, _option("--python", "Interpreter of the workers.  [default: this one]")]
-MaxMessage = Annotated[int | None, _option("--max-message-mb", "Largest message in MiB.  [default: 1024]", min=1)]
+MaxMessage = Annotated[
+    int | None, _option("--max-message-mb", "Largest message in MiB.  [default: 1024]", min=1, max=MOST)
+]
 ServerId = Annotated[str | None, _option("--server-id", "Name in the server's metadata.  [default: anyserve]")]
 MaxQueue = Annotated[
-    int | None, _option("--max-queue", "Requests that may wait per capability.  [default: 1024]", min=1)
+    int | None, _option("--max-queue", "Requests that may wait per capability.  [default: 1024]", min=1, max=MOST)
 ]
 StartTimeout = Annotated[
     float | None, _option("--start-timeout-s", "Seconds a worker may take to get ready.  [default: 600]", min=0)
@@ -105,7 +108,9 @@ PingTimeout = Annotated[
     float | None,
     _option("--ping-timeout-s", "Seconds of silence after which a worker is replaced.  [default: 10]", min=0),
 ]
-Threads = Annotated[int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1)]
+Threads = Annotated[
+    int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
+]
 TlsCert = Annotated[Path | None, _option("--tls-cert", "Certificate chain, PEM.")]
 TlsKey = Annotated[Path | None, _option("--tls-key", "Private key of the certificate, PEM.")]
 TlsClientCa = Annotated[Path | None, _option("--tls-client-ca", "Ask clients for a certificate of this CA, PEM.")]

@@ -9,7 +9,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Show = Callable[[str, Mapping[str, Any]], None]
@@ -36,7 +36,9 @@ def progress() -> Iterator[Show]:
 def _print_line(kind: str, event: Mapping[str, Any]) -> None:
     text = line(kind, event)
     if text:
-        print(text, flush=True)
+        # A pipe that nobody reads any more is no reason to stop serving.
+        with suppress(OSError):
+            print(text, flush=True)
 
 
 def line(kind: str, event: Mapping[str, Any]) -> str:

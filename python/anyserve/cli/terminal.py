@@ -13,7 +13,10 @@ from rich.text import Text
 
 from anyserve.cli.progress import line
 
-_STYLES = {"ready": "green", "starting": "yellow", "stopped": "dim", "failed": "red"}
+_STYLES = {
+    "ready": "green", "starting": "yellow", "replacing": "red", "backing-off": "red", "draining": "dim",
+    "stopping": "dim", "stopped": "dim",
+}  # fmt: skip
 
 
 class Terminal:

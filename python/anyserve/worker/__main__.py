@@ -6,6 +6,7 @@ cannot be loaded is reported over the same socket, and the process ends with 2.
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadError as error:
         _core.report_start_failure(options.socket, options.worker_id, token, error.kind, error.message, error.trace)
         return CANNOT_START
+    _log_to_stderr()
     _core.run_worker(options.socket, options.worker_id, token, app.handlers)
     return 0
 
@@ -57,6 +59,11 @@ def _write_by_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)
+
+
+def _log_to_stderr() -> None:
+    # After the app is loaded: where it has set logging up itself, this does nothing.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
 if __name__ == "__main__":

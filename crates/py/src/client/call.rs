@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use anyserve_core::{Capability, Datatype, Error, Parameter, Parameters, Tensor, Value};
+use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
 
 use super::buffer;
 use crate::errors;
+use crate::kserve::InferInput;
 
 /// One inference. Tensors are `(name, datatype, shape, data, parameters)`, where `data` is a C-contiguous buffer of raw
-/// elements or, for BYTES, a list of `bytes` and `str`.
+/// elements, an `InferInput` or, for BYTES, a list of `bytes` and `str`.
 #[pyclass(frozen, module = "anyserve._core")]
 pub(crate) struct Call(pub(crate) anyserve_client::Call);
 
@@ -93,7 +95,7 @@ pub(crate) fn timeout(seconds: f64) -> Result<Duration, Error> {
 fn tensor((name, datatype, shape, data, parameters): Row<'_>) -> Result<Tensor, Failure> {
     let datatype = Datatype::from_name(&datatype)
         .ok_or_else(|| Error::invalid(format!("input '{name}' has the unknown datatype '{datatype}'")))?;
-    let data = if data.is_instance_of::<PyList>() { buffer::framed(&data)? } else { buffer::of(&data)? };
+    let data = raw(&data)?;
     let expected = Tensor::expected_len(datatype, &shape);
     let expected = expected.map_err(|error| Error::invalid(format!("input '{name}': {error}")))?;
     if let Some(expected) = expected.filter(|expected| *expected != data.len()) {
@@ -103,6 +105,13 @@ fn tensor((name, datatype, shape, data, parameters): Row<'_>) -> Result<Tensor, 
     }
     let parameters = parameters.map_or(Ok(vec![]), |given| self::parameters(&given, &format!("input '{name}'")))?;
     Ok(Tensor { name, datatype, shape, data, parameters })
+}
+
+fn raw(data: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    if let Ok(input) = data.cast::<InferInput>() {
+        return input.get().to_tensor(data.py()).map(|tensor| tensor.data);
+    }
+    if data.is_instance_of::<PyList>() { buffer::framed(data) } else { buffer::of(data) }
 }
 
 /// A number, a text or a truth value of Python.

@@ -21,7 +21,7 @@ pub(crate) use output::InferOutput;
 pub(crate) use parameters::{dict_of, parameters_of};
 pub(crate) use request::{ModelInferRequest, RequestParts};
 pub(crate) use response::ModelInferResponse;
-pub(crate) use tensor::{Label, errors_class};
+pub(crate) use tensor::{Label, check_len, errors_class};
 
 use pyo3::prelude::*;
 

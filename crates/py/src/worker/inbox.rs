@@ -42,6 +42,7 @@ pub(super) enum Violation {
     Handler { got: u32, handlers: usize },
     Slot { got: u32 },
     MidFrame,
+    TooMany,
 }
 
 /// What a read gave.
@@ -149,6 +150,7 @@ impl std::fmt::Display for Violation {
             Self::Handler { got, handlers } => write!(f, "a request names handler {got} of {handlers}"),
             Self::Slot { got } => write!(f, "a request names slot {got} of {SLOTS}"),
             Self::MidFrame => write!(f, "the socket was closed in the middle of a frame"),
+            Self::TooMany => write!(f, "more than {SLOTS} requests are under way"),
         }
     }
 }

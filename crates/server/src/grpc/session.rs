@@ -65,6 +65,8 @@ pub(super) struct Session<S: Upstream> {
     arrived: u64,
     streams: SelectAll<Streaming>,
     out: Chunks,
+    /// What ends the call before its requests are answered.
+    fatal: Option<Error>,
 }
 
 /// A request of the session, without its tensors.
@@ -113,6 +115,7 @@ impl<S: Upstream> Session<S> {
             arrived: 0,
             streams: SelectAll::new(),
             out: Chunks::default(),
+            fatal: None,
         }
     }
 
@@ -123,15 +126,19 @@ impl<S: Upstream> Session<S> {
 
     /// Makes as much progress as there can be.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
-        while !self.out.is_plenty() {
+        while self.fatal.is_none() && !self.out.is_plenty() {
             match self.step(cx) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return Progress::Ended(Err(error)),
+                Err(error) => self.fatal = Some(error),
             }
         }
+        // What was answered before an error is written before it.
         if let Some(data) = self.out.pop() {
             return Progress::Data(data);
+        }
+        if let Some(error) = self.fatal.take() {
+            return Progress::Ended(Err(error));
         }
         match &self.read {
             Some(end) if self.in_flight() == 0 => Progress::Ended(end.clone()),

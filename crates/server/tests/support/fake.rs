@@ -66,6 +66,10 @@ impl Fake {
         self.0.seen.lock().unwrap().clone().unwrap()
     }
 
+    pub(crate) fn has_seen(&self) -> bool {
+        self.0.seen.lock().unwrap().is_some()
+    }
+
     pub(crate) fn set_ready(&self, model: &str, ready: bool) {
         let mut catalog = self.0.catalog.lock().unwrap();
         let mut changed = Catalog::clone(&catalog);

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test crate uses another part")]
 
 mod fake;
+pub(crate) mod raw;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,0 +1,299 @@
+//! Between the socket and the event loop that async handlers run on.
+//!
+//! The reading thread collects events and wakes the loop by one descriptor; the loop takes all of them in one callback
+//! and makes tasks. Replies leave once per turn of the loop, or at once if nothing left for a while.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use super::call::{Call, Started, start};
+use super::context::check_room;
+use super::inbox::Incoming;
+use super::router::{Event, Router};
+use super::session::Session;
+use super::table::Kind;
+use crate::kserve::ModelInferRequest;
+
+/// The event loop's face of the session; `anyserve.worker.loop` knows nothing else.
+#[pyclass(frozen, module = "anyserve._core", name = "_Bridge")]
+pub(crate) struct Bridge {
+    session: Arc<Session>,
+    event_loop: PyOnceLock<EventLoop>,
+    tasks: Mutex<HashMap<u64, Py<PyAny>>>,
+    /// Futures of streams that wait for credit.
+    rooms: Mutex<HashMap<u64, Py<PyAny>>>,
+    /// One for each handler, to keep its `concurrency`.
+    lanes: Mutex<Vec<Lane>>,
+    flush_planned: AtomicBool,
+}
+
+struct EventLoop {
+    create_future: Py<PyAny>,
+    create_task: Py<PyAny>,
+    call_soon: Py<PyAny>,
+    flush: Py<PyAny>,
+    /// Done when there is nothing left to do.
+    over: Py<PyAny>,
+    answer: Py<PyAny>,
+    stream: Py<PyAny>,
+}
+
+#[derive(Default)]
+struct Lane {
+    running: u32,
+    waiting: VecDeque<Box<Incoming>>,
+}
+
+/// One request on the event loop.
+#[pyclass(frozen, module = "anyserve._core", name = "_Exchange")]
+pub(crate) struct Exchange {
+    call: Arc<Call>,
+    request: Py<ModelInferRequest>,
+    bridge: Py<Bridge>,
+    row: usize,
+    left: AtomicBool,
+}
+
+// === impl Bridge ===
+
+impl Bridge {
+    /// The bridge of a session with a router; the router finds it again.
+    pub(super) fn new<'py>(py: Python<'py>, session: &Arc<Session>, router: &Router) -> PyResult<Bound<'py, Self>> {
+        let lanes = session.rows.iter().map(|_| Lane::default()).collect();
+        let bridge = Bound::new(py, Self {
+            session: Arc::clone(session),
+            event_loop: PyOnceLock::new(),
+            tasks: Mutex::default(),
+            rooms: Mutex::default(),
+            lanes: Mutex::new(lanes),
+            flush_planned: AtomicBool::new(false),
+        })?;
+        router.set_bridge(py, bridge.clone().unbind());
+        Ok(bridge)
+    }
+
+    fn event_loop(&self, py: Python<'_>) -> PyResult<&EventLoop> {
+        self.event_loop.get(py).ok_or_else(|| PyRuntimeError::new_err("the event loop does not run yet"))
+    }
+
+    /// Starts the handler, or lets the request wait until one of its handler's has ended.
+    fn admit(slf: &Bound<'_, Self>, incoming: Box<Incoming>) -> PyResult<()> {
+        let own = slf.get();
+        let limit = own.session.rows[incoming.row].handler.concurrency;
+        {
+            let mut lanes = own.lanes.lock();
+            let lane = &mut lanes[incoming.row];
+            if lane.running >= limit {
+                lane.waiting.push_back(incoming);
+                return Ok(());
+            }
+            lane.running += 1;
+        }
+        Self::launch(slf, *incoming)
+    }
+
+    fn launch(slf: &Bound<'_, Self>, incoming: Incoming) -> PyResult<()> {
+        let (py, own, row) = (slf.py(), slf.get(), incoming.row);
+        let Some(started) = start(py, &own.session, incoming) else {
+            own.plan_flush(py)?;
+            return Self::leave(slf, row);
+        };
+        let Started { call, request, arguments } = started?;
+        let (event_loop, id) = (own.event_loop(py)?, call.id);
+        let wrapper = if call.row().kind == Kind::AsyncGenerator { &event_loop.stream } else { &event_loop.answer };
+        let handler = call.row().call.clone_ref(py);
+        let (bridge, left) = (slf.clone().unbind(), AtomicBool::new(false));
+        let exchange = Bound::new(py, Exchange { call, request: request.unbind(), bridge, row, left })?;
+        let coroutine = wrapper.bind(py).call1((exchange, handler, arguments))?;
+        let task = event_loop.create_task.bind(py).call1((coroutine,))?;
+        own.tasks.lock().insert(id, task.unbind());
+        Ok(())
+    }
+
+    /// One request of this handler has ended; the next one starts.
+    fn leave(slf: &Bound<'_, Self>, row: usize) -> PyResult<()> {
+        let next = {
+            let mut lanes = slf.get().lanes.lock();
+            let next = lanes[row].waiting.pop_front();
+            if next.is_none() {
+                lanes[row].running -= 1;
+            }
+            next
+        };
+        next.map_or(Ok(()), |incoming| Self::launch(slf, *incoming))
+    }
+
+    fn cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        let task = self.tasks.lock().get(&id).map(|task| task.clone_ref(py));
+        if let Some(task) = task {
+            task.call_method0(py, intern!(py, "cancel"))?;
+        }
+        Ok(())
+    }
+
+    fn open_room(&self, py: Python<'_>, id: u64) -> PyResult<()> {
+        let room = self.rooms.lock().remove(&id);
+        room.map_or(Ok(()), |room| resolve(room.bind(py)))
+    }
+
+    /// Replies leave now if nothing left for a while, otherwise before the loop looks for new work.
+    fn plan_flush(&self, py: Python<'_>) -> PyResult<()> {
+        if self.session.link.flush_if_due(py) && !self.flush_planned.swap(true, Ordering::AcqRel) {
+            let event_loop = self.event_loop(py)?;
+            event_loop.call_soon.bind(py).call1((event_loop.flush.bind(py),))?;
+        }
+        Ok(())
+    }
+
+    /// Sends a response of a stream, or gives the future to wait for.
+    fn offer<'py>(
+        &self,
+        call: &Call,
+        response: &Bound<'py, PyAny>,
+        request: &Bound<'py, ModelInferRequest>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = response.py();
+        if check_room(py, self.session.flows.await_room(call.id))? {
+            call.send(response, request)?;
+            self.plan_flush(py)?;
+            return Ok(None);
+        }
+        self.session.link.flush(py);
+        // The event that opens it is handled by this thread, so it cannot come before the future is in the map.
+        let room = self.event_loop(py)?.create_future.bind(py).call0()?;
+        self.rooms.lock().insert(call.id, room.clone().unbind());
+        Ok(Some(room))
+    }
+}
+
+fn resolve(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !future.call_method0("done")?.extract::<bool>()? {
+        future.call_method1("set_result", (future.py().None(),))?;
+    }
+    Ok(())
+}
+
+/// For a stream object in an async handler: sends, or gives the future to wait for.
+pub(super) fn offer<'py>(
+    call: &Call,
+    response: &Bound<'py, PyAny>,
+    request: &Bound<'py, ModelInferRequest>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = response.py();
+    let bridge = call.session.router().and_then(|router| router.bridge(py));
+    let bridge = bridge.ok_or_else(|| PyRuntimeError::new_err("this worker has no event loop"))?;
+    bridge.get().offer(call, response, request)
+}
+
+#[pymethods]
+impl Bridge {
+    /// Binds the bridge to the running loop.
+    fn attach(slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>, over: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let wrappers = py.import("anyserve.worker.loop")?;
+        let attached = EventLoop {
+            create_future: event_loop.getattr("create_future")?.unbind(),
+            create_task: event_loop.getattr("create_task")?.unbind(),
+            call_soon: event_loop.getattr("call_soon")?.unbind(),
+            flush: slf.getattr("flush")?.unbind(),
+            over: over.unbind(),
+            answer: wrappers.getattr("answer")?.unbind(),
+            stream: wrappers.getattr("stream")?.unbind(),
+        };
+        let fresh = slf.get().event_loop.set(py, attached).is_ok();
+        if fresh { Ok(()) } else { Err(PyRuntimeError::new_err("the bridge has an event loop already")) }
+    }
+
+    /// The descriptor that is readable when there is something to `drain`.
+    fn fileno(&self) -> i32 {
+        self.session.router().map_or(-1, Router::raw_fd)
+    }
+
+    /// Handles everything that came since the last time.
+    fn drain(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, own) = (slf.py(), slf.get());
+        let Some(router) = own.session.router() else { return Ok(()) };
+        for event in router.take() {
+            let handled = match event {
+                Event::Request(incoming) => Self::admit(slf, incoming),
+                Event::Cancel(id) => own.cancel(py, id),
+                Event::Room(id) => own.open_room(py, id),
+            };
+            // One that cannot be handled must not take the others with it.
+            if let Err(error) = handled {
+                error.write_unraisable(py, Some(slf));
+            }
+        }
+        if own.session.is_over() { resolve(own.event_loop(py)?.over.bind(py)) } else { Ok(()) }
+    }
+
+    /// Sends what is pending.
+    fn flush(&self, py: Python<'_>) {
+        self.flush_planned.store(false, Ordering::Release);
+        self.session.link.flush(py);
+    }
+
+    /// Finishes what is in flight, then lets the loop end.
+    fn terminate(&self) {
+        self.session.drain();
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let bridge = self.bridge.bind(py);
+        let task = bridge.get().tasks.lock().remove(&self.call.id);
+        let room = bridge.get().rooms.lock().remove(&self.call.id);
+        drop((task, room));
+        bridge.get().plan_flush(py)?;
+        Bridge::leave(bridge, self.row)
+    }
+}
+
+#[pymethods]
+impl Exchange {
+    /// Answers with what the handler returned.
+    fn finish(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = value.py();
+        if let Err(error) = self.call.finish(value, self.request.bind(py)) {
+            self.call.fail(py, &error);
+        }
+        self.leave(py)
+    }
+
+    /// Answers with what the handler raised.
+    fn fail(&self, py: Python<'_>, raised: Bound<'_, PyAny>) -> PyResult<()> {
+        self.call.fail(py, &PyErr::from_value(raised));
+        self.leave(py)
+    }
+
+    /// Sends one response of a stream, or gives the future to wait for before the same is tried again.
+    fn send<'py>(&self, response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.bridge.get().offer(&self.call, response, self.request.bind(response.py()))
+    }
+}
+
+impl Drop for Exchange {
+    /// The task was cancelled before its first step; `Call` answers.
+    fn drop(&mut self) {
+        if !*self.left.get_mut() {
+            Python::try_attach(|py| {
+                if let Err(error) = self.leave(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The worker process: reads requests from the runtime's socket, runs the handlers, writes their answers.
+//!
+//! ```text
+//! serial    every handler is sync with concurrency 1: the main thread receives, runs and sends
+//! threaded  a reading thread ─► a queue and threads for each sync handler
+//!                            └► events, one descriptor ─► the event loop of the async handlers
+//! ```
+//!
+//! No lock of ours is held while Python's is asked for, so the two can be taken in the other order.
+
+mod bridge;
+mod call;
+mod context;
+mod failure;
+mod flow;
+mod inbox;
+mod link;
+mod outbox;
+mod reply;
+mod router;
+mod run;
+mod serial;
+mod session;
+mod table;
+mod threaded;
+mod watch;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyserve_core::{Code, Error};
+use anyserve_wire::{Frame, Kind, message};
+use pyo3::prelude::*;
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use link::{Link, send_now};
+use router::Router;
+use session::Session;
+use table::{Row, rows_of};
+
+/// A serial worker that waits for a request looks for signals that came just before it began to wait.
+const SIGNAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Adds the classes and functions to `anyserve._core`.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<context::Context>()?;
+    module.add_class::<context::Stream>()?;
+    module.add_class::<bridge::Bridge>()?;
+    module.add_class::<bridge::Exchange>()?;
+    module.add_class::<threaded::Server>()?;
+    module.add_class::<Terminate>()?;
+    module.add_function(wrap_pyfunction!(run_worker, module)?)?;
+    module.add_function(wrap_pyfunction!(report_start_failure, module)?)
+}
+
+/// Runs the handlers of a worker until the runtime says drain, or closes the socket.
+#[pyfunction]
+fn run_worker(py: Python<'_>, socket: &str, worker_id: u32, token: &str, handlers: &Bound<'_, PyAny>) -> PyResult<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    let rows = rows_of(handlers)?;
+    let hello = hello(worker_id, token, &rows);
+    let link = py.detach(|| Link::open(socket, &hello))?;
+    let router = if is_serial(&rows) { None } else { Some(Router::new(&rows)?) };
+    let session = Arc::new(Session::new(link, rows, router));
+    handle_signals(py, &session)?;
+    session.link.send_detached(&Frame::bare(Kind::Ready, 0));
+    if let Some(router) = session.router() {
+        return threaded::run(py, &session, router);
+    }
+    session.link.socket.set_read_timeout(Some(SIGNAL_PAUSE))?;
+    serial::run(py, &session)
+}
+
+/// Tells the runtime why this worker cannot start.
+#[pyfunction]
+fn report_start_failure(
+    py: Python<'_>,
+    socket: &str,
+    worker_id: u32,
+    token: &str,
+    kind: &str,
+    message: &str,
+    traceback: &str,
+) -> PyResult<()> {
+    let code = if kind == "internal" { Code::Internal } else { Code::InvalidInput };
+    let failed = message::Failed::from(&Error::new(code, message).with_traceback(traceback));
+    let hello = hello(worker_id, token, &[]);
+    py.detach(|| {
+        let socket = UnixStream::connect(socket)?;
+        send_now(&socket, &Frame::with_meta(Kind::Hello, 0, &hello))?;
+        send_now(&socket, &Frame::with_meta(Kind::Failed, 0, &failed))
+    })?;
+    Ok(())
+}
+
+fn hello(worker: u32, token: &str, rows: &[Row]) -> message::Hello {
+    let handlers = rows.iter().map(|row| message::Handler::from(&row.handler)).collect();
+    message::Hello { pid: std::process::id(), worker, token: token.to_owned(), handlers, concurrency: concurrency(rows) }
+}
+
+/// A serial worker runs one request at a time, however many handlers it has; the others keep each handler's own number.
+fn concurrency(rows: &[Row]) -> u32 {
+    if is_serial(rows) {
+        return 1;
+    }
+    rows.iter().fold(0, |sum, row| sum.saturating_add(row.handler.concurrency))
+}
+
+fn is_serial(rows: &[Row]) -> bool {
+    rows.iter().all(|row| row.is_sync() && row.handler.concurrency == 1)
+}
+
+fn handle_signals(py: Python<'_>, session: &Arc<Session>) -> PyResult<()> {
+    let terminate = Bound::new(py, Terminate { session: Arc::clone(session) })?;
+    py.import("anyserve.worker._process")?.call_method1("handle_signals", (terminate,))?;
+    Ok(())
+}
+
+/// The handler of SIGTERM: what is in flight is finished, then the worker ends.
+#[pyclass(frozen, module = "anyserve._core", name = "_Terminate")]
+struct Terminate {
+    session: Arc<Session>,
+}
+
+#[pymethods]
+impl Terminate {
+    fn __call__(&self, _signal: &Bound<'_, PyAny>, _frame: &Bound<'_, PyAny>) {
+        self.session.drain();
+    }
+}

@@ -1,0 +1,132 @@
+//! A response as a frame: metadata and where its bytes lie.
+
+use anyserve_core::{Limits, Parameters};
+use anyserve_wire::{Frame, Kind, message};
+use bytes::Bytes;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::kserve::{
+    Borrowed, InferOutput, Label, ModelInferRequest, ModelInferResponse, Payload, check_len, parameters_of,
+};
+
+/// A response that is ready to be sent. It holds on to the arrays that its bytes are in.
+pub(super) struct Encoded {
+    pub(super) meta: Bytes,
+    pieces: Vec<Piece>,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    Borrowed(Borrowed),
+}
+
+/// What a handler returned as a response; `anyserve.handlers.to_response` says what else than one may be returned.
+pub(super) fn response_of<'py>(
+    value: &Bound<'py, PyAny>,
+    request: &Bound<'py, ModelInferRequest>,
+) -> PyResult<Bound<'py, ModelInferResponse>> {
+    static CONVERT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if let Ok(response) = value.cast::<ModelInferResponse>() {
+        return Ok(response.clone());
+    }
+    let py = value.py();
+    let convert = CONVERT.import(py, "anyserve.handlers", "to_response")?;
+    Ok(convert.call1((value, request))?.cast_into::<ModelInferResponse>()?)
+}
+
+/// Checks a response and makes its metadata.
+///
+/// # Errors
+/// `ValueError` or `TypeError`, which reach the caller as the handler's error: an output whose shape does not fit its
+/// bytes, that stands twice, or a response beyond the limits.
+pub(super) fn encode(response: &Bound<'_, ModelInferResponse>, limits: &Limits, compute_ns: u64) -> PyResult<Encoded> {
+    let py = response.py();
+    let response = response.borrow();
+    let outputs = response.output_list(py);
+    let mut meta = message::Response {
+        outputs: Vec::with_capacity(outputs.len()),
+        parameters: response.parameters_dict(py).map_or_else(|| Ok(Vec::new()), |dict| key_values(&parameters_of(dict)?))?,
+        compute_ns,
+    };
+    let mut pieces = Vec::with_capacity(outputs.len());
+    for item in outputs.iter() {
+        let output = item.cast::<InferOutput>().map_err(|_| no_output(&item))?;
+        let (tensor, piece) = encode_output(py, &output.borrow())?;
+        check_name(&tensor, &meta.outputs)?;
+        meta.outputs.push(tensor);
+        pieces.push(piece);
+    }
+    let meta = Frame::with_meta(Kind::Done, 0, &meta).meta;
+    check_size(&meta, &pieces, limits)?;
+    Ok(Encoded { meta, pieces })
+}
+
+fn encode_output(py: Python<'_>, output: &InferOutput) -> PyResult<(message::Tensor, Piece)> {
+    let piece = match output.payload(py)? {
+        Payload::Bytes(bytes) => Piece::Bytes(bytes),
+        Payload::Array(array) => Piece::Borrowed(Borrowed::of_array(array.bind(py))?),
+    };
+    check_len(py, Label::Output(&output.name), output.datatype, &output.shape, piece.as_slice())?;
+    let tensor = message::Tensor {
+        name: output.name.clone(),
+        datatype: output.datatype.number(),
+        shape: output.shape.clone(),
+        len: piece.as_slice().len() as u64,
+        parameters: key_values(&output.given_parameters(py)?)?,
+    };
+    Ok((tensor, piece))
+}
+
+#[allow(clippy::unnecessary_wraps)] // It stands where a dict is read, which may fail.
+fn key_values(parameters: &Parameters) -> PyResult<Vec<message::KeyValue>> {
+    let pair = |(key, value)| message::KeyValue { key, value };
+    Ok(parameters.iter().map(|(key, value)| pair((key.clone(), Some(value.into())))).collect())
+}
+
+fn no_output(item: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("outputs of a response holds {item:?}: add outputs with response.add_output(…)"))
+}
+
+fn check_name(tensor: &message::Tensor, others: &[message::Tensor]) -> PyResult<()> {
+    if others.iter().any(|other| other.name == tensor.name) {
+        return Err(PyValueError::new_err(format!("output '{}' stands twice in the response", tensor.name)));
+    }
+    Ok(())
+}
+
+fn check_size(meta: &Bytes, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
+    let body: usize = pieces.iter().map(|piece| piece.as_slice().len()).sum();
+    let (what, len, max) = match (meta.len(), body) {
+        (len, _) if len > limits.max_meta => ("metadata", len, limits.max_meta),
+        (_, len) if len > limits.max_message => ("tensors", len, limits.max_message),
+        _ => return Ok(()),
+    };
+    Err(PyValueError::new_err(format!("the response has {len} bytes of {what}, at most {max} are allowed")))
+}
+
+// === impl Encoded ===
+
+impl Encoded {
+    /// The bytes of every tensor, in order.
+    pub(super) fn body(&self) -> Vec<&[u8]> {
+        self.pieces.iter().map(Piece::as_slice).collect()
+    }
+
+    /// Bytes on the wire without the header.
+    pub(super) fn len(&self) -> usize {
+        self.meta.len() + self.pieces.iter().map(|piece| piece.as_slice().len()).sum::<usize>()
+    }
+}
+
+// === impl Piece ===
+
+impl Piece {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Borrowed(borrowed) => borrowed.as_slice(),
+        }
+    }
+}

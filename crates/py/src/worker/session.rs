@@ -1,0 +1,178 @@
+//! What every request of a worker shares: the connection, the handlers, and who gets an order that came in.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyserve_shm::SLOTS;
+use anyserve_wire::{Frame, Kind};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use rustix::net::RecvFlags;
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::flow::{Flows, Room};
+use super::inbox::{Inbox, Incoming, Order, Received, Violation};
+use super::link::Link;
+use super::router::{Event, Router};
+use super::table::Row;
+
+/// One worker's life with its runtime.
+pub(super) struct Session {
+    pub(super) link: Link,
+    pub(super) rows: Vec<Row>,
+    pub(super) flows: Flows,
+    inbox: Mutex<Inbox>,
+    /// Requests for the one thread of a serial worker.
+    queue: Mutex<VecDeque<Box<Incoming>>>,
+    /// Where orders go if handlers run on several threads or on an event loop.
+    router: Option<Router>,
+    draining: AtomicBool,
+    ended: AtomicBool,
+    in_flight: AtomicUsize,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(super) fn new(link: Link, rows: Vec<Row>, router: Option<Router>) -> Self {
+        Self {
+            inbox: Mutex::new(Inbox::new(link.limits, rows.len())),
+            link,
+            rows,
+            flows: Flows::default(),
+            queue: Mutex::default(),
+            router,
+            draining: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    /// The router of a worker that is not serial.
+    pub(super) fn router(&self) -> Option<&Router> {
+        self.router.as_ref()
+    }
+
+    /// The next request for the one thread of a serial worker.
+    pub(super) fn pop(&self) -> Option<Box<Incoming>> {
+        self.queue.lock().pop_front()
+    }
+
+    /// Reads once and hands out what came. Ends the process if the runtime broke a rule, or left requests behind.
+    pub(super) fn receive(&self, flags: RecvFlags) -> Received {
+        let mut inbox = self.inbox.lock();
+        self.receive_into(&mut inbox, flags)
+    }
+
+    /// The same, unless another thread is reading.
+    pub(super) fn try_receive(&self, flags: RecvFlags) -> Option<Received> {
+        let mut inbox = self.inbox.try_lock()?;
+        Some(self.receive_into(&mut inbox, flags))
+    }
+
+    /// Takes no new requests; what has come is finished.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the runtime closed the socket.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_over(&self) -> bool {
+        self.has_ended() || self.is_draining() && self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// One request was answered.
+    pub(super) fn settle(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
+            self.wake();
+        }
+    }
+
+    /// Waits, with the interpreter's lock released, until a stream may send again. Everything pending is sent first.
+    pub(super) fn wait_for_room(&self, py: Python<'_>, id: u64) -> PyResult<Room> {
+        self.link.flush(py);
+        if self.router.is_some() {
+            return Ok(py.detach(|| self.flows.wait(id)));
+        }
+        // Nobody else reads the socket: the credit comes only if this thread does.
+        while self.flows.room(id) == Room::Full {
+            if let Received::Nothing = py.detach(|| self.receive(RecvFlags::empty())) {
+                py.check_signals()?;
+            }
+        }
+        Ok(self.flows.room(id))
+    }
+
+    fn receive_into(&self, inbox: &mut Inbox, flags: RecvFlags) -> Received {
+        let received = inbox.receive(&self.link.socket, flags);
+        match received {
+            Received::Nothing => {}
+            Received::End => {
+                inbox.check_end().unwrap_or_else(|violation| refuse(&violation));
+                self.end();
+            }
+            Received::Bytes => {
+                while let Some(order) = inbox.next().unwrap_or_else(|violation| refuse(&violation)) {
+                    self.obey(order);
+                }
+            }
+        }
+        received
+    }
+
+    fn obey(&self, order: Order) {
+        match order {
+            Order::Request(incoming) => self.accept(incoming),
+            Order::Cancel(id) => {
+                self.flows.cancel(id);
+                self.router.iter().for_each(|router| router.push(Event::Cancel(id)));
+            }
+            Order::Credit(id, bytes) => {
+                if self.flows.credit(id, bytes) {
+                    self.router.iter().for_each(|router| router.push(Event::Room(id)));
+                }
+            }
+            Order::Drain => self.drain(),
+            Order::Ping(id) => self.link.send_detached(&Frame::bare(Kind::Pong, id)),
+        }
+    }
+
+    fn accept(&self, incoming: Box<Incoming>) {
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) >= SLOTS {
+            refuse(&Violation::TooMany);
+        }
+        match &self.router {
+            None => self.queue.lock().push_back(incoming),
+            Some(router) => router.route(incoming, &self.rows),
+        }
+    }
+
+    fn end(&self) {
+        if self.in_flight.load(Ordering::Acquire) > 0 {
+            // Handlers are running for nobody, perhaps in a call that never returns; there is nothing left to tell.
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+        self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.router.iter().for_each(Router::wake);
+    }
+}
+
+/// Ends the process: what the runtime sends cannot be understood any more.
+fn refuse(violation: &Violation) -> ! {
+    let _ = writeln!(std::io::stderr(), "anyserve worker: the runtime broke a rule of the socket: {violation}");
+    std::process::exit(1)
+}

@@ -1,0 +1,54 @@
+//! Two servers to measure against each other: the ingress in front of a service that answers at once, and the same
+//! messages by an ordinary generated tonic service. `echo ingress|tonic [port]`.
+
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use anyserve_core::{Capability, Catalog, CatalogEntry, Directory, Error, Handler, Reply, Request, Response, Snapshot, Statistics, Value};
+use anyserve_server::{Listener, Server, ServerConfig};
+use tokio_util::sync::CancellationToken;
+
+/// Answers every request with its own inputs.
+#[derive(Clone)]
+struct Echo(Arc<Catalog>);
+
+impl tower::Service<Request> for Echo {
+    type Response = Reply;
+    type Error = Error;
+    type Future = Ready<Result<Reply, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let response = Response { version: "1".into(), outputs: request.inputs, ..Response::default() };
+        ready(Ok(Reply::One(response)))
+    }
+}
+
+impl Directory for Echo {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.0)
+    }
+
+    fn statistics(&self, _: usize) -> Option<Statistics> {
+        None
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::default()
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = std::env::args().nth(2).map_or(Ok(8001), |port| port.parse())?;
+    let capability = Capability::try_new([("model".to_owned(), Value::Text("echo".to_owned()))])?;
+    let entry = CatalogEntry { handler: Arc::new(Handler::new(capability)), ready: true };
+    let echo = Echo(Arc::new(Catalog { entries: vec![entry], draining: false }));
+    let listener = Listener::bind(([127, 0, 0, 1], port).into())?;
+    Server::try_new(&ServerConfig::default(), echo)?.serve(listener, CancellationToken::new()).await?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+"""What the worker's Rust half asks of Python: its signals, and what to say of an exception."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from anyserve.errors import AnyServeError, HandlerError
+
+_OWN = str(Path(__file__).parent.parent)
+
+
+def handle_signals(terminate: Callable[[int, FrameType | None], None]) -> None:
+    """Leave SIGINT to the runtime, and drain on SIGTERM.
+
+    Args:
+        terminate: makes the worker finish what is in flight and end.
+    """
+    try:
+        # Ctrl-C in a terminal reaches the whole group; who stops, and when, is for the runtime to say.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, terminate)
+    except ValueError:
+        pass  # Not the main thread: whoever runs the worker there has the signals.
+
+
+def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:
+    """Say what the caller gets for what a handler raised.
+
+    Returns:
+        Code, message, traceback and seconds until another attempt makes sense. An `AnyServeError` keeps its code and
+        text; a cancelled task is ``CANCELLED``; anything else is ``HANDLER_ERROR`` with type, text and traceback.
+    """
+    if isinstance(error, AnyServeError):
+        return error.code, str(error), error.traceback, error.retry_after_s
+    if _is_cancelled(error):
+        return "CANCELLED", "the handler was cancelled", None, None
+    text = str(error)
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return HandlerError.code, message, _traceback(error), None
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    # A worker without async handlers has no need of asyncio, and does not load it for this.
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def _traceback(error: BaseException) -> str:
+    shown = traceback.TracebackException(type(error), error, _users_part(error.__traceback__))
+    return "".join(shown.format())
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of this package that lead to the handler."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
+        trace = trace.tb_next
+    return trace

@@ -1,0 +1,69 @@
+"""The event loop of async handlers.
+
+The socket, the frames and the answers are `_core`'s. This is what only Python can do: await a handler.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from anyserve._core import Stream, _Bridge, _Exchange
+
+__all__ = ["answer", "asend", "serve", "stream"]
+
+
+def serve(bridge: _Bridge) -> None:
+    """Run the event loop until the runtime says drain and everything is answered, or closes the socket."""
+    with asyncio.Runner() as runner:
+        runner.run(_serve(bridge))
+
+
+async def _serve(bridge: _Bridge) -> None:
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    bridge.attach(loop, over)
+    loop.add_reader(bridge.fileno(), bridge.drain)
+    try:
+        loop.add_signal_handler(signal.SIGTERM, bridge.terminate)
+    except (RuntimeError, ValueError):
+        pass  # Not the main thread: whoever runs the worker there has the signals.
+    try:
+        await over
+    finally:
+        loop.remove_reader(bridge.fileno())
+
+
+async def answer(exchange: _Exchange, call: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]) -> None:
+    """Await a handler and answer with what it returns."""
+    try:
+        value = await call(*arguments)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it and the worker goes on.
+        exchange.fail(error)
+    else:
+        exchange.finish(value)
+
+
+async def stream(
+    exchange: _Exchange, call: Callable[..., AsyncGenerator[object, None]], arguments: tuple[Any, ...]
+) -> None:
+    """Send everything that an async generator yields."""
+    try:
+        async with aclosing(call(*arguments)) as responses:
+            async for response in responses:
+                while (room := exchange.send(response)) is not None:
+                    await room
+                # Other handlers have their turn, and what was sent leaves before the generator goes on.
+                await asyncio.sleep(0)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it and the worker goes on.
+        exchange.fail(error)
+    else:
+        exchange.finish(None)
+
+
+async def asend(sender: Stream, response: object) -> None:
+    """Send one response on a stream object; awaits while the caller is behind."""
+    while (room := sender._offer(response)) is not None:
+        await room
+    await asyncio.sleep(0)

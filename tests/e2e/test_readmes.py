@@ -1,0 +1,93 @@
+"""The commands in the READMEs of the examples do what stands below them.
+
+A README is run as a reader would: ```bash blocks in their order, and what a ```text block below one says is what it
+must print. `anyserve serve` runs on while the rest is run, on a free port instead of 8000; the endpoint goes to the
+other commands by the variable that they read anyway.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+READMES = sorted(ROOT.glob("examples/*/README.md"))
+WATCHDOG_S = 120
+
+
+def blocks(readme: Path) -> list[tuple[str, str | None]]:
+    """Every command with the output below it, if there is one."""
+    found: list[tuple[str, str | None]] = []
+    for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL):
+        if kind == "bash":
+            found.append((text, None))
+        elif kind == "text":
+            assert found, f"{readme} starts with an output"
+            found[-1] = (found[-1][0], text)
+    return found
+
+
+def environment(**more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANYSERVE_")}
+    return {**inherited, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **more}
+
+
+@contextmanager
+def serving(command: str) -> Iterator[str]:
+    """Runs a replica and hands its endpoint out; it must end well."""
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {command}"],
+        cwd=ROOT,
+        env=environment(ANYSERVE_PORT="0"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as replica:
+        watchdog = threading.Timer(WATCHDOG_S, replica.kill)
+        watchdog.start()
+        try:
+            yield endpoint_of(replica)
+            replica.send_signal(signal.SIGTERM)
+            assert replica.wait() == 0
+        finally:
+            watchdog.cancel()
+            replica.kill()
+
+
+def endpoint_of(replica: subprocess.Popen[str]) -> str:
+    seen = []
+    for line in replica.stdout:
+        seen.append(line)
+        if found := re.match(r"serving .* on (\S+) with", line):
+            return found[1]
+    pytest.fail(f"the replica ended before it served: {seen}")
+
+
+def run(command: str, endpoint: str) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT, env=environment(ANYSERVE_ENDPOINT=endpoint), capture_output=True, text=True, timeout=WATCHDOG_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_there_are_readmes_to_run():
+    assert [readme.parent.name for readme in READMES] >= ["basic", "streaming"]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
+def test_the_commands_of_a_readme_print_what_it_says(readme):
+    (serve, _), *commands = blocks(readme)
+    assert serve.startswith("anyserve serve ")
+    with serving(serve) as endpoint:
+        for command, expected in commands:
+            printed = run(command, endpoint)
+            assert expected is None or printed == expected, command
