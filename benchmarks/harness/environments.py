@@ -1,5 +1,6 @@
 """Where peers live: a virtual environment each, made when first needed and kept."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -30,6 +31,18 @@ def environment(name: str, requirements: tuple[str, ...]) -> Path:
     _install(home, requirements)
     stamp.write_text(wanted)
     return home
+
+
+@functools.cache
+def installed_anyserve() -> Path:
+    """Build and install this repository's AnyServe, once in a run, and give its command.
+
+    Raises:
+        PeerUnavailable: the build failed.
+    """
+    home = PEERS / "anyserve"
+    _install(home, (str(ROOT),))
+    return home / "bin" / "anyserve"
 
 
 def site_packages(home: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.environments import ROOT, environment, python_version, site_packages
+from harness.environments import ROOT, environment, installed_anyserve, python_version, site_packages
 from harness.workloads import Kind
 
 APPS = ROOT / "benchmarks" / "apps"
@@ -57,7 +57,7 @@ def _ceiling(place: Place) -> Command:
 
 
 def _anyserve(place: Place) -> Command:
-    program = place.tools.anyserve or environment("anyserve", (str(ROOT),)) / "bin" / "anyserve"
+    program = place.tools.anyserve or installed_anyserve()
     target = f"{APPS / 'echo_anyserve.py'}:app"
     return Command([str(program), "serve", target, "--port", str(place.ports[0]), "--workers", "1"])
 

@@ -25,26 +25,27 @@ class Request:
     parameters: dict[str, Any] | None
     headers: list[tuple[str, str]]
     id: str
-    deadline: float | None
+    timeout_s: float | None
+    started: float
 
     def weak(self) -> bool:
         """Tell whether the declaration of the server matters."""
         return any(tensor.weak for tensor in self.tensors)
 
     def remaining(self) -> float | None:
-        """Seconds that are left of the timeout.
+        """Give the seconds that are left of the timeout.
 
         Raises:
             DeadlineExceeded: none are left.
         """
-        if self.deadline is None:
+        if self.timeout_s is None:
             return None
-        left = self.deadline - time.monotonic()
+        left = self.started + self.timeout_s - time.monotonic()
         if left <= 0:
-            raise DeadlineExceeded("the timeout passed before the request was sent")
+            raise DeadlineExceeded(f"the timeout of {self.timeout_s} s passed before the request was sent")
         return left
 
-    def call(self, declared: Mapping[str, str]) -> _core.Call:
+    def call(self, declared: Mapping[str, str], timeout_s: float | None) -> _core.Call:
         """Make what `_core` sends, with weak inputs as the server declares them."""
         return _core.Call(
             self.model,
@@ -55,7 +56,7 @@ class Request:
             outputs=self.outputs,
             parameters=self.parameters,
             headers=self.headers,
-            timeout_s=self.remaining(),
+            timeout_s=timeout_s,
         )
 
 
@@ -90,7 +91,8 @@ def request(  # noqa: PLR0913 - the arguments of a call, by their names
         parameters=dict(parameters) if parameters else None,
         headers=[(str(name), str(value)) for name, value in (headers or {}).items()],
         id=id or "",
-        deadline=None if timeout_s is None else time.monotonic() + timeout_s,
+        timeout_s=timeout_s,
+        started=time.monotonic(),
     )
 
 

@@ -27,7 +27,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Inputs: TypeAlias = Mapping[str, Any] | Sequence[InferInput]
 """Values by the names of the inputs, or a list of `InferInput`."""
 
-Row: TypeAlias = tuple[str, str, Sequence[int], Any, Mapping[str, Any] | None]
+Row: TypeAlias = tuple[str, str, Sequence[int], Any, dict[str, Any] | None]
 """A tensor as `_core.Call` takes it: name, datatype, shape, data, parameters."""
 
 _BY_DTYPE = {
@@ -64,7 +64,8 @@ class Tensor:
 
     def row(self) -> Row:
         """Give the tensor in the form that `_core.Call` takes."""
-        return (self.name, self.datatype, self.shape, self.data, self.parameters)
+        parameters = None if self.parameters is None else dict(self.parameters)
+        return (self.name, self.datatype, self.shape, self.data, parameters)
 
     def as_declared(self, datatype: str | None) -> "Tensor":
         """Follow the datatype that the server declares for this input.
@@ -73,20 +74,19 @@ class Tensor:
             This tensor as the declared datatype if it is weak and its numbers fit; else this tensor, and the server
             says what is wrong with it.
         """
-        if not self.weak or datatype is None or datatype in ("BYTES", self.datatype):
+        if not self.weak:
             return self
         try:
-            data = _as_datatype(self.name, self.data, datatype)
+            return _converted(self, datatype)
         except InvalidInput:
             return self
-        return replace(self, datatype=datatype, data=data)
 
 
-def tensors(inputs: Inputs) -> list[Tensor]:
+def tensors(inputs: Any) -> list[Tensor]:
     """Make tensors of all inputs of a call.
 
     Args:
-        inputs: values by the names of the inputs, or a list of `InferInput`.
+        inputs: `Inputs`, or whatever a user gave instead.
 
     Raises:
         InvalidInput: a value that no tensor can be made of; the message names the input.
@@ -99,11 +99,11 @@ def tensors(inputs: Inputs) -> list[Tensor]:
     raise InvalidInput(f"the inputs are a {kind}: give a dict from the names of the inputs to their values")
 
 
-def tensor(name: str, value: Any) -> Tensor:
+def tensor(name: Any, value: Any) -> Tensor:
     """Make the tensor of one input.
 
     Raises:
-        InvalidInput: no tensor can be made of the value.
+        InvalidInput: no tensor can be made of the value, or the name is none.
     """
     if not isinstance(name, str) or not name:
         raise InvalidInput(f"the name of an input is a text with at least one character, not {name!r}")
@@ -119,15 +119,17 @@ def _explicit(name: str, given: Mapping[str, Any]) -> Tensor:
     if unknown or "data" not in given:
         what = f"has the unknown key {unknown[0]!r}" if unknown else "has no 'data'"
         raise InvalidInput(f"input {name!r} {what}: a dict for an input has the keys {', '.join(_KEYS)}")
-    datatype, shape, data = given.get("datatype"), given.get("shape"), given["data"]
+    datatype, shape, data, parameters = (given.get(key) for key in ("datatype", "shape", "data", "parameters"))
     if datatype is not None and datatype not in DATATYPES:
         raise InvalidInput(f"input {name!r} has the unknown datatype {datatype!r}; there are {', '.join(DATATYPES)}")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise InvalidInput(f"input {name!r} has the parameters {parameters!r}: give a dict")
     if datatype not in (None, "BYTES") and isinstance(data, bytes | bytearray | memoryview):
         made = _raw(name, data, datatype, shape)
     else:
         made = _converted(_inferred(name, data), datatype)
         made = made if shape is None else _reshaped(made, shape)
-    return replace(made, parameters=given.get("parameters"), weak=made.weak and datatype is None)
+    return replace(made, parameters=parameters, weak=made.weak and datatype is None)
 
 
 def _raw(name: str, data: bytes | bytearray | memoryview, datatype: str, shape: Any) -> Tensor:
@@ -138,8 +140,10 @@ def _raw(name: str, data: bytes | bytearray | memoryview, datatype: str, shape: 
 
 
 def _converted(made: Tensor, datatype: str | None) -> Tensor:
-    if datatype in (None, made.datatype):
+    if datatype is None or datatype == made.datatype:
         return made
+    if 0 in made.shape:
+        return replace(made, datatype=datatype, data=b"")
     if "BYTES" in (datatype, made.datatype) or made.datatype == "BF16":
         raise InvalidInput(f"input {made.name!r} is {made.datatype} by its data and cannot be sent as {datatype}")
     return replace(made, datatype=datatype, data=_as_datatype(made.name, made.data, datatype))

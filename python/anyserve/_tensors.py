@@ -18,11 +18,11 @@ Array = npt.NDArray[Any]
 Reader = Callable[[InferInput], Any]
 """Makes the value that a handler's parameter gets out of an input."""
 
-_DTYPES: Mapping[str, npt.DTypeLike] = {
+_DTYPES: Mapping[str, np.dtype[Any]] = {datatype: np.dtype(made_of) for datatype, made_of in {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
     "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32,
     "FP64": np.float64, "BYTES": np.object_, "BF16": np.float32,
-}  # fmt: skip
+}.items()}  # fmt: skip
 """What an output of each datatype is made of; BF16 has no NumPy type and is rounded from float32."""
 
 _KINDS = {"int": "iu", "float": "fiu", "bool": "b", "str": "OSU", "bytes": "OSU"}
@@ -121,11 +121,12 @@ class Writer:
         return {names[0]: value}
 
     def _checked(self, named: Mapping[Any, Any]) -> Mapping[str, Any]:
-        wrong = [name for name in named if not isinstance(name, str)]
-        if wrong:
-            raise TypeError(f"{self._function!r} returned the key {wrong[0]!r}; the name of an output is a str")
-        if self._outputs is not None and set(named) != set(self._specs):
-            got, declared = _listed(named), _listed(self._specs)
+        if self._outputs is None:
+            wrong = [name for name in named if not isinstance(name, str)]
+            if wrong:
+                raise TypeError(f"{self._function!r} returned the key {wrong[0]!r}; the name of an output is a str")
+        elif named.keys() != self._specs.keys():
+            got, declared = _listed(map(str, named)), _listed(self._specs)
             raise TypeError(f"{self._function!r} returned the outputs {got}, but declares {declared}")
         return named
 
@@ -152,7 +153,7 @@ class Writer:
         if array.dtype != _DTYPES[spec.datatype]:
             raise TypeError(
                 f"{self._function!r} returned {spec.name!r} as {array.dtype}, but declares {spec.datatype}; "
-                f"convert it with .astype(np.{np.dtype(_DTYPES[spec.datatype]).name})"
+                f"convert it with .astype(np.{_DTYPES[spec.datatype].name})"
             )
         fits = zip(array.shape, spec.shape, strict=False)
         if array.ndim != len(spec.shape) or any(wanted not in (-1, size) for size, wanted in fits):

@@ -76,6 +76,12 @@ class _Base:
             return {}
         return self._declared.get((asked.model, asked.version))
 
+    def _undeclared(self, asked: Request, error: AnyServeError) -> Mapping[str, str]:
+        # Whatever is wrong, the call itself gets to the bottom of it. What does not pass by itself is not asked again.
+        if error.code in ("NOT_FOUND", "NO_CAPABILITY", "UNSUPPORTED"):
+            self._declared[asked.model, asked.version] = {}
+        return {}
+
     def _forget(self, asked: Request) -> None:
         # The app behind the endpoint may be another by now, with other datatypes.
         self._declared.pop((asked.model, asked.version), None)
@@ -156,7 +162,7 @@ class Client(_Base):
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
             outputs=outputs, capability=capability,
         )  # fmt: skip
-        call = asked.call(self._ask_for_declared(asked))
+        call = self._call(asked)
         try:
             return InferResult(self._core.infer(call))
         except InvalidInput:
@@ -191,7 +197,7 @@ class Client(_Base):
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
             outputs=outputs, capability=capability,
         )  # fmt: skip
-        call = asked.call(self._ask_for_declared(asked))
+        call = self._call(asked)
         return ResultStream(self._core.stream(call))
 
     def is_live(self, *, timeout_s: float | None = 5) -> bool:
@@ -234,14 +240,15 @@ class Client(_Base):
     ) -> None:
         self.close()
 
-    def _ask_for_declared(self, asked: Request) -> Mapping[str, str]:
-        known = self._known(request)
+    def _call(self, asked: Request) -> _core.Call:
+        known = self._known(asked)
         if known is not None:
-            return known
+            return asked.call(known, asked.timeout_s)
         try:
-            return self._remember(asked, self._core.metadata((asked.model, asked.version), asked.remaining()))
-        except AnyServeError:
-            return {}  # The call itself gets to the bottom of it.
+            declared = self._remember(asked, self._core.metadata((asked.model, asked.version), asked.timeout_s))
+        except AnyServeError as error:
+            declared = self._undeclared(asked, error)
+        return asked.call(declared, asked.remaining())
 
     def _truth(self, ask: Callable[[], bool]) -> bool:
         try:
@@ -288,7 +295,7 @@ class AsyncClient(_Base):
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
             outputs=outputs, capability=capability,
         )  # fmt: skip
-        call = asked.call(await self._ask_for_declared(asked))
+        call = await self._call(asked)
         try:
             return InferResult(
                 await LOOPS.answer(lambda future, mailbox: self._core.start_infer(call, future, mailbox))
@@ -322,7 +329,7 @@ class AsyncClient(_Base):
         )  # fmt: skip
 
         async def open_stream() -> _core.Responses:
-            return self._core.stream(asked.call(await self._ask_for_declared(asked)))
+            return self._core.stream(await self._call(asked))
 
         return AsyncResultStream(open_stream)
 
@@ -365,16 +372,16 @@ class AsyncClient(_Base):
     ) -> None:
         await self.close()
 
-    async def _ask_for_declared(self, asked: Request) -> Mapping[str, str]:
-        known = self._known(request)
+    async def _call(self, asked: Request) -> _core.Call:
+        known = self._known(asked)
         if known is not None:
-            return known
+            return asked.call(known, asked.timeout_s)
         try:
-            return self._remember(
-                asked, await self.metadata(asked.model, version=asked.version, timeout_s=asked.remaining())
-            )
-        except AnyServeError:
-            return {}  # The call itself gets to the bottom of it.
+            metadata = await self.metadata(asked.model, version=asked.version, timeout_s=asked.timeout_s)
+            declared = self._remember(asked, metadata)
+        except AnyServeError as error:
+            declared = self._undeclared(asked, error)
+        return asked.call(declared, asked.remaining())
 
     async def _truth(self, answer: Awaitable[bool]) -> bool:
         try:

@@ -1,5 +1,6 @@
 """The command line: which command is meant, what it passes on, and what it says about mistakes."""
 
+import signal
 import subprocess
 import sys
 
@@ -141,6 +142,15 @@ def test_the_installed_command_prints_its_version():
     code = "from anyserve.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code, "--version"], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "anyserve", "")
+
+
+def test_an_interrupt_is_left_to_the_runtime_while_it_serves(monkeypatch):
+    handlers = []
+    monkeypatch.setattr(_core, "serve", lambda options, on_event: handlers.append(signal.getsignal(signal.SIGINT)) or 0)
+    before = signal.getsignal(signal.SIGINT)
+    cli.run(["mod:app"])
+    assert handlers == [signal.SIG_DFL]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_before_the_runtime_took_over_is_no_traceback(monkeypatch):

@@ -22,6 +22,11 @@ SERVING = {"endpoint": "127.0.0.1:8000", "capabilities": [], "models": ["echo", 
             {"in_flight": 1, "grace_s": 30.0},
             "stopping: 1 request in flight, at most 30 s; once more ends it",
         ),
+        (
+            "worker",
+            {"name": "worker-1", "state": "stopping", "pid": 9, "detail": "no app"},
+            "worker-1 stopping (pid 9)",
+        ),
         ("stopped", {"clean": True, "aborted": 0}, "stopped"),
         ("stopped", {"clean": False, "aborted": 2}, "stopped; 2 requests aborted"),
         ("something new", {}, ""),
@@ -29,6 +34,7 @@ SERVING = {"endpoint": "127.0.0.1:8000", "capabilities": [], "models": ["echo", 
 )
 def test_an_event_is_one_line(kind, event, expected):
     assert line(kind, event).startswith(expected)
+    assert "no app" not in line(kind, event)
     assert "\n" not in line(kind, event)
 
 

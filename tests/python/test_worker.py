@@ -47,3 +47,12 @@ def test_a_target_that_cannot_be_loaded_is_reported_and_ends_with_2(calls):
     ((kind, socket, number, token, what, message, trace),) = calls
     assert (kind, socket, number, token, what, trace) == ("failed", "/s", 3, "secret", "target", "")
     assert "did you mean 'whole'?" in message
+
+
+def test_where_the_runtime_has_gone_the_log_says_why(calls, monkeypatch, capsys):
+    def refuse(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(_core, "report_start_failure", refuse)
+    assert worker.main([*ARGUMENTS, "--target", "hole:app"]) == 2
+    assert "did you mean 'whole'?" in capsys.readouterr().err

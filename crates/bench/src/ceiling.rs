@@ -9,27 +9,22 @@ use std::iter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 
-use anyserve_proto::inference::grpc_inference_service_server::{
-    GrpcInferenceService, GrpcInferenceServiceServer,
-};
+use anyserve_proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::model_infer_response::InferOutputTensor;
 use anyserve_proto::inference::{
-    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse,
-    CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse,
-    CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse, LogSettingsRequest,
-    LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
-    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
-    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
     RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
-    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
-    SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
-    TraceSettingRequest, TraceSettingResponse,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
 };
 use futures_util::stream::{self, Stream, StreamExt};
 use tonic::transport::Server;
@@ -92,7 +87,7 @@ impl Ceiling {
         Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(std::env::var("FRAME").map_or(MAX_FRAME, |f| f.parse().unwrap()))
+            .max_frame_size(MAX_FRAME)
             .add_service(service)
             .serve_with_incoming(self.incoming)
     }
@@ -200,19 +195,14 @@ fn answers(request: Result<ModelInferRequest, Status>) -> Answers {
         Err(status) => return Box::pin(stream::iter(iter::once(Err(status)))),
     };
     let count = answer_count(&request);
-    let answer = ModelStreamInferResponse {
-        error_message: String::new(),
-        infer_response: Some(echo(request)),
-    };
+    let answer = ModelStreamInferResponse { error_message: String::new(), infer_response: Some(echo(request)) };
     Box::pin(stream::iter(iter::repeat_n(answer, count).map(Ok)))
 }
 
 fn answer_count(request: &ModelInferRequest) -> usize {
-    let asked = request.parameters.get("answers").and_then(|answers| {
-        match answers.parameter_choice {
-            Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
-            _ => None,
-        }
+    let asked = request.parameters.get("answers").and_then(|answers| match answers.parameter_choice {
+        Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
+        _ => None,
     });
     asked.unwrap_or(1).min(MAX_ANSWERS)
 }

@@ -18,10 +18,7 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     fn title(&self) -> Title;
 
     /// Opens one connection and gives `lanes` lanes on it (one if it is not multiplexed).
-    fn connect(
-        &self,
-        lanes: usize,
-    ) -> impl Future<Output = io::Result<Vec<Self::Lane>>> + Send;
+    fn connect(&self, lanes: usize) -> impl Future<Output = io::Result<Vec<Self::Lane>>> + Send;
 
     /// Whether `answer`, a whole response body, carries the request's payload unchanged.
     fn is_echo(&self, answer: &[u8]) -> bool;

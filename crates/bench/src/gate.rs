@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -45,11 +44,7 @@ struct Ticker {
 impl Gate {
     /// # Errors
     /// The system refused a timer.
-    pub(crate) fn try_new(
-        window: Window,
-        requests: Option<u64>,
-        rate: Option<(Instant, Rate)>,
-    ) -> io::Result<Self> {
+    pub(crate) fn try_new(window: Window, requests: Option<u64>, rate: Option<(Instant, Rate)>) -> io::Result<Self> {
         let ticker = rate.map(|(start, rate)| Ticker::try_new(Schedule::new(start, rate)));
         Ok(Self {
             window,

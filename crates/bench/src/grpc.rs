@@ -74,10 +74,7 @@ impl Method {
 impl Grpc {
     /// # Errors
     /// The options do not make a request.
-    pub(crate) fn try_from_options(
-        options: &GrpcOptions,
-        method: Method,
-    ) -> Result<Self, RequestError> {
+    pub(crate) fn try_from_options(options: &GrpcOptions, method: Method) -> Result<Self, RequestError> {
         let target = options.target.strip_prefix("http://").unwrap_or(&options.target);
         let target = target.trim_end_matches('/').to_owned();
         Ok(Self {
@@ -145,7 +142,7 @@ fn settings() -> Builder {
     settings
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(std::env::var("FRAME").map_or(MAX_FRAME, |f| f.parse().unwrap()))
+        .max_frame_size(MAX_FRAME)
         .data_frame_budget(SMALL_FRAMES)
         .enable_push(false);
     settings
@@ -154,11 +151,7 @@ fn settings() -> Builder {
 // === impl GrpcLane ===
 
 impl Lane for GrpcLane {
-    async fn exchange(
-        &mut self,
-        meter: &Meter,
-        sink: impl FnMut(Bytes) + Send,
-    ) -> Result<Success, Failure> {
+    async fn exchange(&mut self, meter: &Meter, sink: impl FnMut(Bytes) + Send) -> Result<Success, Failure> {
         self.call(meter, sink).await.unwrap_or_else(|error| Err(transport(&error)))
     }
 }
@@ -170,8 +163,7 @@ impl GrpcLane {
         mut sink: impl FnMut(Bytes),
     ) -> Result<Result<Success, Failure>, h2::Error> {
         poll_fn(|cx| self.connection.poll_ready(cx)).await?;
-        let (answer, mut body) =
-            self.connection.send_request(Request::clone(&self.head), false)?;
+        let (answer, mut body) = self.connection.send_request(Request::clone(&self.head), false)?;
         body.send_data(self.framed.clone(), true)?;
         let (head, mut body) = answer.await?.into_parts();
         let mut arrived = Arrived::default();
@@ -193,9 +185,7 @@ impl GrpcLane {
 /// A reset ends one call, everything else the connection.
 fn transport(error: &h2::Error) -> Failure {
     match error.reason() {
-        Some(reason) if error.is_reset() => {
-            Failure::refused(format!("reset {reason:?}"), error.to_string())
-        }
+        Some(reason) if error.is_reset() => Failure::refused(format!("reset {reason:?}"), error.to_string()),
         _ => Failure::broken("connection", error),
     }
 }

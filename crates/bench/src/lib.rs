@@ -10,6 +10,7 @@
 //!                                          when      grpc|http1   what
 //! ```
 
+mod answer;
 mod ceiling;
 mod exchange;
 mod gate;
@@ -126,8 +127,7 @@ fn serve_ceiling(options: &CeilingOptions) -> Result<(), BenchError> {
     let runtime = runtime(options.threads).map_err(BenchError::Runtime)?;
     runtime.block_on(async {
         let address = format!("{}:{}", options.host, options.port);
-        let ceiling = Ceiling::bind(&address)
-            .map_err(|source| BenchError::Listen { address, source })?;
+        let ceiling = Ceiling::bind(&address).map_err(|source| BenchError::Listen { address, source })?;
         writeln!(io::stdout(), "listening on {}", ceiling.address()).map_err(BenchError::Write)?;
         tokio::select! {
             ended = ceiling.serve() => ended.map_err(BenchError::Serve),

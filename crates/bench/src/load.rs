@@ -83,8 +83,7 @@ struct Baseline {
 /// # Cancel safety
 /// Dropping the future closes every connection; nothing is reported.
 pub(crate) async fn run<P: Protocol>(protocol: P, plan: Plan) -> Result<Measured, LoadError> {
-    let connect_error =
-        |source| LoadError::Connect { target: protocol.title().target, source };
+    let connect_error = |source| LoadError::Connect { target: protocol.title().target, source };
     let (connections, lanes) = layout::<P>(&plan);
     let mut first = protocol.connect(lanes).await.map_err(connect_error)?;
     if plan.check_echo {
@@ -105,11 +104,7 @@ pub(crate) async fn run<P: Protocol>(protocol: P, plan: Plan) -> Result<Measured
 
 /// Connections, and lanes on each.
 fn layout<P: Protocol>(plan: &Plan) -> (usize, usize) {
-    if P::MULTIPLEXED {
-        (plan.connections, plan.in_flight)
-    } else {
-        (plan.connections * plan.in_flight, 1)
-    }
+    if P::MULTIPLEXED { (plan.connections, plan.in_flight) } else { (plan.connections * plan.in_flight, 1) }
 }
 
 async fn check_echo<P: Protocol>(protocol: &P, lane: &mut P::Lane) -> Result<(), LoadError> {
@@ -214,6 +209,12 @@ impl Plan {
     fn counts_starts(&self) -> bool {
         self.rate.is_some() || self.requests.is_some()
     }
+
+    /// How many requests are due in the window, if that is fixed beforehand.
+    fn due(&self) -> Option<u64> {
+        let rate = self.rate.filter(|_| self.requests.is_none())?;
+        Some(rate.due_within(self.warmup + self.duration) - rate.due_within(self.warmup))
+    }
 }
 
 // === impl Load ===
@@ -242,7 +243,7 @@ impl Load {
     }
 
     fn end(&self, plan: &Plan, baseline: Baseline) -> Measured {
-        let cpu = cpu_time() - baseline.cpu;
+        let cpu = cpu_time().saturating_sub(baseline.cpu);
         let tally = self.take_tally();
         let last_at = if plan.counts_starts() { tally.last_at } else { None };
         let end = last_at.unwrap_or_else(Instant::now);
@@ -250,15 +251,9 @@ impl Load {
             elapsed: end.saturating_duration_since(baseline.at),
             flow: self.meter.read().since(baseline.flow),
             cpu,
-            unanswered: self.due(plan).map_or(0, |due| due.saturating_sub(tally.ended())),
+            unanswered: plan.due().map_or(0, |due| due.saturating_sub(tally.ended())),
             tally,
         }
-    }
-
-    /// How many requests were due in the window, if that was fixed beforehand.
-    fn due(&self, plan: &Plan) -> Option<u64> {
-        let rate = plan.rate.filter(|_| plan.requests.is_none())?;
-        Some(rate.due_within(plan.warmup + plan.duration) - rate.due_within(plan.warmup))
     }
 
     /// Takes what was recorded and starts over with everything that ends from now on.

@@ -39,11 +39,7 @@ impl Messages {
     pub(crate) fn feed(&mut self, mut piece: &[u8]) -> u64 {
         let mut completed = 0;
         while !piece.is_empty() {
-            piece = if self.prefix_len < PREFIX {
-                self.take_prefix(piece)
-            } else {
-                self.take_message(piece)
-            };
+            piece = if self.prefix_len < PREFIX { self.take_prefix(piece) } else { self.take_message(piece) };
             if self.prefix_len == PREFIX && self.left == 0 {
                 self.prefix_len = 0;
                 completed += 1;

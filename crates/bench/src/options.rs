@@ -19,9 +19,9 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum What {
-    /// KServe v2 gRPC, one ModelInfer per request.
+    /// KServe v2 gRPC, one `ModelInfer` per request.
     Unary(GrpcOptions),
-    /// KServe v2 gRPC, one ModelStreamInfer stream per request: counts responses (tokens).
+    /// KServe v2 gRPC, one `ModelStreamInfer` stream per request: counts responses (tokens).
     Stream(GrpcOptions),
     /// HTTP/1.1 POST on keep-alive connections, one request at a time on each.
     Http(HttpOptions),
@@ -98,7 +98,7 @@ pub(crate) struct GrpcOptions {
     /// A request parameter `key=value` (integer, float, true/false or text). Repeatable.
     #[arg(long = "parameter")]
     pub(crate) parameters: Vec<String>,
-    /// Send this file, a serialized ModelInferRequest, instead of building one.
+    /// Send this file, a serialized `ModelInferRequest`, instead of building one.
     #[arg(long, conflicts_with_all = ["inputs", "parameters", "model_version"])]
     pub(crate) payload: Option<PathBuf>,
     /// Fill inputs without values with zeros rather than a ramp.

@@ -127,11 +127,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn write_percentiles(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    percentiles: Option<Percentiles>,
-) -> fmt::Result {
+fn write_percentiles(f: &mut fmt::Formatter<'_>, name: &str, percentiles: Option<Percentiles>) -> fmt::Result {
     let Some(at) = percentiles else { return Ok(()) };
     write!(f, "  {name:<10} p50 {}  p90 {}", time(at.p50), time(at.p90))?;
     writeln!(f, "  p99 {}  p99.9 {}  max {}", time(at.p99), time(at.p99_9), time(at.max))

@@ -63,16 +63,14 @@ impl GrpcRequest {
                 .map_err(|source| RequestError::NoMessage { path: path.clone(), source })?,
             None => build(options)?,
         };
-        let framed =
-            messages::frame(&message.encode_to_vec()).map_err(RequestError::TooLarge)?;
+        let framed = messages::frame(&message.encode_to_vec()).map_err(RequestError::TooLarge)?;
         Ok(Self { framed, raw_inputs: message.raw_input_contents })
     }
 
     /// Whether `answer`, a message with its prefix, carries the inputs as raw outputs.
     pub(crate) fn is_echoed_by(&self, answer: &[u8]) -> bool {
         let Some(message) = answer.get(messages::PREFIX..) else { return false };
-        ModelInferResponse::decode(message)
-            .is_ok_and(|response| response.raw_output_contents == self.raw_inputs)
+        ModelInferResponse::decode(message).is_ok_and(|response| response.raw_output_contents == self.raw_inputs)
     }
 }
 
@@ -83,9 +81,7 @@ fn build(options: &GrpcOptions) -> Result<ModelInferRequest, RequestError> {
         ..Default::default()
     };
     for parameter in &options.parameters {
-        let (key, value) = parameter
-            .split_once('=')
-            .ok_or_else(|| RequestError::NoParameter(parameter.clone()))?;
+        let (key, value) = parameter.split_once('=').ok_or_else(|| RequestError::NoParameter(parameter.clone()))?;
         request.parameters.insert(key.to_owned(), parameter_value(value));
     }
     for input in &options.inputs {
@@ -98,9 +94,7 @@ fn build(options: &GrpcOptions) -> Result<ModelInferRequest, RequestError> {
 
 /// Reads the whole file.
 pub(crate) fn read(path: &Path) -> Result<Bytes, RequestError> {
-    std::fs::read(path)
-        .map(Bytes::from)
-        .map_err(|source| RequestError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map(Bytes::from).map_err(|source| RequestError::Read { path: path.to_owned(), source })
 }
 
 /// Reads `name:value`.
@@ -113,11 +107,11 @@ pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), RequestErr
 }
 
 fn parameter_value(text: &str) -> InferParameter {
-    let choice = if let Ok(value) = text.parse() {
+    let choice = if let Ok(value) = text.parse::<bool>() {
         ParameterChoice::BoolParam(value)
-    } else if let Ok(value) = text.parse() {
+    } else if let Ok(value) = text.parse::<i64>() {
         ParameterChoice::Int64Param(value)
-    } else if let Ok(value) = text.parse() {
+    } else if let Ok(value) = text.parse::<f64>() {
         ParameterChoice::DoubleParam(value)
     } else {
         ParameterChoice::StringParam(text.to_owned())
@@ -131,27 +125,19 @@ fn tensor(input: &str, zeros: bool) -> Result<(InferInputTensor, Bytes), Request
         None => (input, None),
     };
     let mut parts = spec.splitn(3, ':');
-    let (Some(name), Some(datatype), Some(shape)) = (parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(name), Some(datatype), Some(shape)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(RequestError::NoInput { input: input.to_owned() });
     };
-    let kind = Datatype::from_name(datatype).ok_or_else(|| RequestError::UnknownDatatype {
-        input: input.to_owned(),
-        datatype: datatype.to_owned(),
-    })?;
-    let (dims, elements) = read_shape(shape, kind)
-        .ok_or_else(|| RequestError::BadShape { input: input.to_owned() })?;
+    let kind = Datatype::from_name(datatype)
+        .ok_or_else(|| RequestError::UnknownDatatype { input: input.to_owned(), datatype: datatype.to_owned() })?;
+    let (dims, elements) = read_shape(shape, kind).ok_or_else(|| RequestError::BadShape { input: input.to_owned() })?;
     let data = match values {
         Some(values) => given(input, values, kind, elements)?,
         None if zeros => Bytes::from(vec![0; elements * kind.size().unwrap_or(4)]),
         None => ramp(kind, elements),
     };
-    let tensor = InferInputTensor {
-        name: name.to_owned(),
-        datatype: datatype.to_owned(),
-        shape: dims,
-        ..Default::default()
-    };
+    let tensor =
+        InferInputTensor { name: name.to_owned(), datatype: datatype.to_owned(), shape: dims, ..Default::default() };
     Ok((tensor, data))
 }
 
@@ -165,12 +151,7 @@ fn read_shape(text: &str, datatype: Datatype) -> Option<(Vec<i64>, usize)> {
     (bytes <= MAX_TENSOR).then_some((dims, elements))
 }
 
-fn given(
-    input: &str,
-    values: &str,
-    datatype: Datatype,
-    expected: usize,
-) -> Result<Bytes, RequestError> {
+fn given(input: &str, values: &str, datatype: Datatype, expected: usize) -> Result<Bytes, RequestError> {
     let mut data = BytesMut::new();
     let mut found = 0;
     for value in values.split(',') {

@@ -45,12 +45,7 @@ impl Tally {
     }
 
     /// Takes the outcome of a request that was sent, or due, at `start` and ended at `end`.
-    pub(crate) fn record(
-        &mut self,
-        start: Instant,
-        end: Instant,
-        outcome: Result<Success, Failure>,
-    ) {
+    pub(crate) fn record(&mut self, start: Instant, end: Instant, outcome: Result<Success, Failure>) {
         if start < self.counts_from {
             return;
         }

@@ -1,5 +1,7 @@
 //! The load generator against the empty server, both in this process.
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -25,10 +27,8 @@ fn ceiling() -> SocketAddr {
 
 /// Runs the program and gives its exit code, its report and what it said on stderr.
 fn bench(arguments: &str) -> (i32, Value, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_anyserve-bench"))
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_anyserve-bench")).args(arguments.split_whitespace()).output().unwrap();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let complaint = String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap(), report, complaint)
@@ -37,18 +37,15 @@ fn bench(arguments: &str) -> (i32, Value, String) {
 #[test]
 fn a_count_of_unary_requests_is_sent_exactly_and_echoed() {
     let server = ceiling();
-    let (code, report, complaint) = bench(&format!(
-        "unary {server} -i x:FP32:16 -m 8 -c 2 -n 1000 --warmup 0s -d 5m --check-echo --json"
-    ));
+    let (code, report, complaint) =
+        bench(&format!("unary {server} -i x:FP32:16 -m 8 -c 2 -n 1000 --warmup 0s -d 5m --check-echo --json"));
     assert_eq!(code, 0, "{complaint}");
     assert_eq!(report["requests"], 1000);
     assert_eq!(report["errors"], 0);
     assert_eq!(report["messages_per_request"], serde_json::json!([1, 1]));
     let latency = &report["latency_us"];
-    let percentiles: Vec<f64> = ["min", "p50", "p90", "p99", "p99_9", "max"]
-        .iter()
-        .map(|name| latency[name].as_f64().unwrap())
-        .collect();
+    let percentiles: Vec<f64> =
+        ["min", "p50", "p90", "p99", "p99_9", "max"].iter().map(|name| latency[name].as_f64().unwrap()).collect();
     assert!(percentiles.is_sorted(), "{percentiles:?}");
     assert!(report["cpu_us_per_request"].as_f64().unwrap() > 0.0);
 }
@@ -56,9 +53,8 @@ fn a_count_of_unary_requests_is_sent_exactly_and_echoed() {
 #[test]
 fn streams_are_counted_by_message_with_the_time_to_the_first() {
     let server = ceiling();
-    let (code, report, complaint) = bench(&format!(
-        "stream {server} -i x:FP32:16 -m 4 -n 20 --warmup 0s -d 5m --parameter answers=50 --json"
-    ));
+    let (code, report, complaint) =
+        bench(&format!("stream {server} -i x:FP32:16 -m 4 -n 20 --warmup 0s -d 5m --parameter answers=50 --json"));
     assert_eq!(code, 0, "{complaint}");
     assert_eq!(report["requests"], 20);
     assert_eq!(report["messages_per_request"], serde_json::json!([50, 50]));
@@ -78,9 +74,8 @@ fn an_open_loop_sends_all_that_was_due() {
 #[test]
 fn a_tensor_larger_than_every_default_window_comes_back_unchanged() {
     let server = ceiling();
-    let (code, report, complaint) = bench(&format!(
-        "unary {server} -i x:FP32:1048576 -n 4 -m 2 --warmup 0s -d 5m --check-echo --json"
-    ));
+    let (code, report, complaint) =
+        bench(&format!("unary {server} -i x:FP32:1048576 -n 4 -m 2 --warmup 0s -d 5m --check-echo --json"));
     assert_eq!(code, 0, "{complaint}");
     assert_eq!(report["requests"], 4);
 }
@@ -88,9 +83,7 @@ fn a_tensor_larger_than_every_default_window_comes_back_unchanged() {
 #[test]
 fn errors_are_counted_by_status_and_nothing_but_errors_is_a_failure() {
     let server = ceiling();
-    let (code, report, complaint) = bench(&format!(
-        "http http://{server}/ --body x -n 3 --warmup 0s -d 5m --json"
-    ));
+    let (code, report, complaint) = bench(&format!("http http://{server}/ --body x -n 3 --warmup 0s -d 5m --json"));
     assert_eq!(code, 1);
     assert_eq!(report["requests"], 0);
     assert!(complaint.contains("succeeded"), "{complaint}");

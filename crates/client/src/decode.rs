@@ -17,7 +17,7 @@ pub(crate) fn response(message: ModelInferResponse) -> Result<Response, Error> {
     let ModelInferResponse { model_name, model_version, id, parameters: named, outputs, raw_output_contents } = message;
     let (have, raw) = (outputs.len(), raw_output_contents.len());
     if raw > 0 && raw != have {
-        return Err(broken(format!("{have} outputs and {raw} raw contents")));
+        return Err(broken(&format!("{have} outputs and {raw} raw contents")));
     }
     let mut raw = raw_output_contents.into_iter();
     let outputs = outputs.into_iter().map(|output| tensor(output, raw.next())).collect::<Result<_, _>>()?;
@@ -46,12 +46,12 @@ fn value(choice: ParameterChoice) -> Parameter {
     }
 }
 
-fn broken(what: String) -> Error {
+fn broken(what: &str) -> Error {
     Error::new(Code::Internal, format!("the answer breaks the protocol: {what}"))
 }
 
 fn datatype(name: &str, datatype: &str) -> Result<Datatype, Error> {
-    Datatype::from_name(datatype).ok_or_else(|| broken(format!("tensor '{name}' has the datatype '{datatype}'")))
+    Datatype::from_name(datatype).ok_or_else(|| broken(&format!("tensor '{name}' has the datatype '{datatype}'")))
 }
 
 fn tensor(output: InferOutputTensor, raw: Option<Bytes>) -> Result<Tensor, Error> {
@@ -59,8 +59,8 @@ fn tensor(output: InferOutputTensor, raw: Option<Bytes>) -> Result<Tensor, Error
     let datatype = datatype(&name, &type_name)?;
     let data = match raw {
         Some(data) => data,
-        None => typed(datatype, contents.unwrap_or_default())
-            .ok_or_else(|| broken(format!("output '{name}' has contents that are not {datatype}")))?,
+        None => typed(datatype, &contents.unwrap_or_default())
+            .ok_or_else(|| broken(&format!("output '{name}' has contents that are not {datatype}")))?,
     };
     let tensor = Tensor { name, datatype, shape, data, parameters: parameters(named) };
     check_len(&tensor)?;
@@ -70,23 +70,24 @@ fn tensor(output: InferOutputTensor, raw: Option<Bytes>) -> Result<Tensor, Error
 fn check_len(tensor: &Tensor) -> Result<(), Error> {
     let Tensor { name, datatype, shape, data, .. } = tensor;
     let expected =
-        Tensor::expected_len(*datatype, shape).map_err(|error| broken(format!("output '{name}': {error}")))?;
-    let (have, expected, unit) = match expected {
-        Some(expected) => (data.len(), expected, "bytes"),
-        None => {
-            let have = BytesReader::new(data).try_fold(0_usize, |count, item| item.map(|_| count + 1));
-            let have = have.map_err(|error| broken(format!("output '{name}': {error}")))?;
-            (have, elements(shape).unwrap_or_default(), "elements")
-        }
+        Tensor::expected_len(*datatype, shape).map_err(|error| broken(&format!("output '{name}': {error}")))?;
+    let (have, expected, unit) = if let Some(expected) = expected {
+        (data.len(), expected, "bytes")
+    } else {
+        let have = BytesReader::new(data).try_fold(0_usize, |count, item| item.map(|_| count + 1));
+        let have = have.map_err(|error| broken(&format!("output '{name}': {error}")))?;
+        (have, elements(shape).unwrap_or_default(), "elements")
     };
     if have == expected {
         return Ok(());
     }
-    Err(broken(format!("output '{name}' of datatype {datatype} and shape {shape:?} has {have} {unit}, not {expected}")))
+    Err(broken(&format!(
+        "output '{name}' of datatype {datatype} and shape {shape:?} has {have} {unit}, not {expected}"
+    )))
 }
 
 /// Typed contents as raw bytes; `None` if a number does not fit the datatype, or the datatype has no typed form.
-fn typed(datatype: Datatype, contents: InferTensorContents) -> Option<Bytes> {
+fn typed(datatype: Datatype, contents: &InferTensorContents) -> Option<Bytes> {
     match datatype {
         Datatype::Bool => put(&contents.bool_contents, |truth| Some([u8::from(truth)])),
         Datatype::Int8 => put(&contents.int_contents, |number| i8::try_from(number).ok().map(i8::to_le_bytes)),

@@ -47,7 +47,9 @@ pub(crate) fn from_stream_message(message: String, parameters: &Parameters) -> E
 
 /// The error of a deadline that passed on this side.
 pub(crate) fn out_of_time(endpoint: &Endpoint, timeout: Duration) -> Error {
-    let timeout = timeout.as_secs_f64();
+    // What is left of a timeout has nanoseconds, which nobody asked for.
+    let milliseconds = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let timeout = timeout.min(Duration::from_millis(milliseconds.max(1))).as_secs_f64();
     Error::new(Code::Deadline, format!("{endpoint} did not answer within the timeout of {timeout} s"))
 }
 
@@ -138,7 +140,8 @@ fn add_details(error: &mut Error, details: &[u8]) {
         let kind = detail.type_url.rsplit('/').next().unwrap_or_default();
         match kind {
             RETRY_INFO => {
-                error.retry_after = RetryInfo::decode(detail.value).ok().and_then(|info| info.delay?.positive())
+                let delay = RetryInfo::decode(detail.value).ok().and_then(|info| info.delay);
+                error.retry_after = delay.and_then(Span::positive);
             }
             DEBUG_INFO => error.traceback = DebugInfo::decode(detail.value).ok().and_then(DebugInfo::text),
             _ => {}

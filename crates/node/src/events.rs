@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyserve_core::Capability;
+use anyserve_core::{Capability, TensorSpec};
 use anyserve_worker::WorkerEvent;
 
 /// A step in a replica's life.
@@ -19,6 +19,8 @@ pub enum Event {
         capabilities: Vec<Capability>,
         /// The names by which KServe clients call it.
         models: Vec<String>,
+        /// What each of them declares as inputs, in the same order; `None` where nothing is declared.
+        inputs: Vec<Option<Vec<TensorSpec>>>,
         /// How many workers there are.
         workers: u32,
     },

@@ -119,10 +119,16 @@ async fn drain(
 
 fn serving_event(settings: &Settings, pool: &Pool, endpoint: SocketAddr) -> Event {
     let catalog = pool.catalog();
-    let mut models: Vec<_> = catalog.entries.iter().map(|entry| entry.handler.model_name()).collect();
-    models.dedup();
+    let (mut models, mut inputs) = (Vec::new(), Vec::new());
+    for entry in &catalog.entries {
+        let model = entry.handler.model_name();
+        if !models.contains(&model) {
+            models.push(model);
+            inputs.push(entry.handler.inputs.clone());
+        }
+    }
     let capabilities = catalog.entries.iter().map(|entry| entry.handler.capability.clone()).collect();
-    Event::Serving { endpoint, capabilities, models, workers: settings.workers }
+    Event::Serving { endpoint, capabilities, models, inputs, workers: settings.workers }
 }
 
 fn start_failure(error: &StartError) -> Error {

@@ -56,8 +56,9 @@ impl Client {
         tls_ca: Option<Vec<u8>>,
         tls_identity: Option<(Vec<u8>, Vec<u8>)>,
     ) -> PyResult<Self> {
-        let endpoint: Endpoint =
-            endpoint.parse().map_err(|error: anyserve_client::EndpointError| errors::to_py(py, &Error::invalid(error.to_string())))?;
+        let endpoint: Endpoint = endpoint
+            .parse()
+            .map_err(|error: anyserve_client::EndpointError| errors::to_py(py, &Error::invalid(error.to_string())))?;
         let tls = Tls { ca: tls_ca, identity: tls_identity };
         let client = Self { endpoint, tls, connection: ArcSwapOption::empty(), closed: AtomicBool::new(false) };
         if client.endpoint.secure() {
@@ -173,9 +174,10 @@ impl Client {
 
     fn metadata_work(&self, py: Python<'_>, (name, version): Model, timeout_s: Option<f64>) -> PyResult<Work> {
         let timeout = span(py, timeout_s)?;
-        self.work(py, move |client| async move {
-            client.metadata(&name, &version, timeout).await.map(Answer::Metadata)
-        })
+        self.work(
+            py,
+            move |client| async move { client.metadata(&name, &version, timeout).await.map(Answer::Metadata) },
+        )
     }
 
     fn work<F>(&self, py: Python<'_>, call: impl FnOnce(anyserve_client::Client) -> F) -> PyResult<Work>
@@ -184,8 +186,7 @@ impl Client {
     {
         let raised = |error| errors::to_py(py, &error);
         let runtime = runtime::handle().map_err(raised)?;
-        let outcome = Box::pin(call(self.connected().map_err(raised)?));
-        Ok(Work { runtime, outcome })
+        Ok(Work::new(runtime, call(self.connected().map_err(raised)?)))
     }
 
     /// The connection of this process, made on first use and after a fork.

@@ -8,6 +8,7 @@ mod client;
 mod errors;
 mod kserve;
 mod serve;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -21,5 +22,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     client::register(module)?;
     kserve::register(module)?;
     serve::register(module)?;
-    bench::register(module)
+    worker::register(module)?;
+    bench::register(module)?;
+    // What is public is for `anyserve` to say; PyO3 would list everything.
+    module.delattr("__all__")
 }

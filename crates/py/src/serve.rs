@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyserve_core::{Capability, TensorSpec, Value};
 use anyserve_node::{Ended, Event, Options};
-use anyserve_core::{Capability, Value};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,7 +20,6 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct Given {
-    #[pyo3(default)]
     target: Option<String>,
     #[pyo3(default)]
     factory: Option<bool>,
@@ -59,8 +58,24 @@ struct Given {
 }
 
 const NAMES: [&str; 18] = [
-    "target", "factory", "host", "port", "workers", "log_level", "grace_s", "config", "python", "max_message_mb",
-    "max_queue", "start_timeout_s", "ping_timeout_s", "threads", "server_id", "tls_cert", "tls_key", "tls_client_ca",
+    "target",
+    "factory",
+    "host",
+    "port",
+    "workers",
+    "log_level",
+    "grace_s",
+    "config",
+    "python",
+    "max_message_mb",
+    "max_queue",
+    "start_timeout_s",
+    "ping_timeout_s",
+    "threads",
+    "server_id",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
 ];
 
 /// Runs a replica until SIGTERM or SIGINT; see `_core.pyi`.
@@ -86,7 +101,12 @@ fn read(options: &Bound<'_, PyDict>) -> PyResult<Options> {
             return Err(PyTypeError::new_err(format!("serve has no option '{name}'; it has {}", NAMES.join(", "))));
         }
     }
-    options.extract().map(Given::into)
+    // One field of the derived conversion has to be there.
+    let given = options.copy()?;
+    if !given.contains("target")? {
+        given.set_item("target", None::<&str>)?;
+    }
+    given.extract().map(Given::into)
 }
 
 /// An error of the shown side is shown, and the replica goes on.
@@ -107,12 +127,13 @@ fn fields<'py>(py: Python<'py>, event: &Event) -> PyResult<(&'static str, Bound<
             fields.set_item("detail", &worker.detail)?;
             "worker"
         }
-        Event::Serving { endpoint, capabilities, models, workers } => {
+        Event::Serving { endpoint, capabilities, models, inputs, workers } => {
             fields.set_item("endpoint", endpoint.to_string())?;
             let capabilities: Vec<_> =
                 capabilities.iter().map(|capability| capability_dict(py, capability)).collect::<PyResult<_>>()?;
             fields.set_item("capabilities", capabilities)?;
             fields.set_item("models", models)?;
+            fields.set_item("inputs", inputs_dict(py, models, inputs)?)?;
             fields.set_item("workers", workers)?;
             "serving"
         }
@@ -128,6 +149,19 @@ fn fields<'py>(py: Python<'py>, event: &Event) -> PyResult<(&'static str, Bound<
         }
     };
     Ok((name, fields))
+}
+
+fn inputs_dict<'py>(
+    py: Python<'py>,
+    models: &[String],
+    inputs: &[Option<Vec<TensorSpec>>],
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (model, specs) in models.iter().zip(inputs) {
+        let spec = |spec: &TensorSpec| (spec.name.clone(), spec.datatype.name(), spec.shape.clone());
+        dict.set_item(model, specs.as_ref().map(|specs| specs.iter().map(spec).collect::<Vec<_>>()))?;
+    }
+    Ok(dict)
 }
 
 fn capability_dict<'py>(py: Python<'py>, capability: &Capability) -> PyResult<Bound<'py, PyDict>> {

@@ -5,7 +5,9 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use anyserve_core::{Capability, Catalog, CatalogEntry, Directory, Error, Handler, Reply, Request, Response, Snapshot, Statistics, Value};
+use anyserve_core::{
+    Capability, Catalog, CatalogEntry, Directory, Error, Handler, Reply, Request, Response, Snapshot, Statistics, Value,
+};
 use anyserve_server::{Listener, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
 

@@ -101,4 +101,3 @@ pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     tracing::error!(panic = text, "a request panicked");
     Error::internal("the server failed on this request")
 }
-

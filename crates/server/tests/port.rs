@@ -70,7 +70,8 @@ async fn an_unknown_method_is_unimplemented() {
 async fn garbage_messages_are_errors_and_the_server_lives() {
     let server = start().await;
     let method = "inference.GRPCInferenceService/ModelInfer";
-    let garbage = [vec![], vec![0], vec![9; 5], vec![0, 0xff, 0xff, 0xff, 0xff], vec![0, 0, 0, 0, 1, 0xff], vec![7; 999]];
+    let garbage =
+        [vec![], vec![0], vec![9; 5], vec![0, 0xff, 0xff, 0xff, 0xff], vec![0, 0, 0, 0, 1, 0xff], vec![7; 999]];
     for body in garbage {
         assert_eq!(raw::call(server.address, method, &[], body.clone()).await.status(), "3", "{body:?}");
     }
@@ -85,7 +86,8 @@ async fn garbage_messages_are_errors_and_the_server_lives() {
 async fn garbage_on_the_port_ends_nothing_but_its_connection() {
     let server = start().await;
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    for garbage in [vec![0; 1000], vec![0xff; 100_000], b"GET\r\n\r\n".to_vec(), [&preface[..], &[0xff; 500]].concat()] {
+    for garbage in [vec![0; 1000], vec![0xff; 100_000], b"GET\r\n\r\n".to_vec(), [&preface[..], &[0xff; 500]].concat()]
+    {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         // The server may close while this is written.
         let _ = stream.write_all(&garbage).await;

@@ -111,12 +111,15 @@ async fn the_first_error_ends_the_stream_where_the_client_wants_that() {
 #[tokio::test]
 async fn the_last_response_is_marked_only_for_those_who_ask() {
     let asked = with("triton_enable_empty_final_response", BoolParam(true), repeat("a", 2));
-    let marks: Vec<_> = all(vec![asked]).await.into_iter().map(|answer| {
-        let response = answer.unwrap().infer_response.unwrap();
-        assert_eq!((&*response.id, &*response.model_name), ("a", "repeat"));
-        (response.outputs.len(), response.parameters["triton_final_response"].parameter_choice.clone().unwrap())
-    })
-    .collect();
+    let marks: Vec<_> = all(vec![asked])
+        .await
+        .into_iter()
+        .map(|answer| {
+            let response = answer.unwrap().infer_response.unwrap();
+            assert_eq!((&*response.id, &*response.model_name), ("a", "repeat"));
+            (response.outputs.len(), response.parameters["triton_final_response"].parameter_choice.clone().unwrap())
+        })
+        .collect();
     assert_eq!(marks, [(1, BoolParam(false)), (1, BoolParam(false)), (0, BoolParam(true))]);
     let answers = all(vec![repeat("a", 2), repeat("b", 0)]).await;
     assert_eq!(answers.len(), 2);

@@ -116,7 +116,8 @@ async fn parameters_without_value_and_reserved_names_are_errors() {
 async fn the_query_comes_from_headers_then_the_parameter_then_the_name() {
     let server = start().await;
     let mut client = server.client().await;
-    let with_parameter = with("capability", ParameterChoice::StringParam("size>=7".into()), request("echo", vec![0; 4]));
+    let with_parameter =
+        with("capability", ParameterChoice::StringParam("size>=7".into()), request("echo", vec![0; 4]));
     let mut call = Request::new(with_parameter.clone());
     call.metadata_mut().insert("x-capability-type", "chat".parse().unwrap());
     call.metadata_mut().insert("x-user", "me".parse().unwrap());

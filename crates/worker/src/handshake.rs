@@ -45,12 +45,12 @@ impl Host {
     pub(crate) async fn greet(self, stream: UnixStream) -> Result<Greeting, LinkError> {
         widen(&stream);
         let mut reader = FrameReader::new(self.limits);
-        let first = next(&mut reader, &stream).await?;
-        if first.kind == Kind::Failed && first.id == 0 {
-            return self.failed(&first);
-        }
-        let hello: message::Hello = expect(&first, Kind::Hello)?.message()?;
+        let hello: message::Hello = expect(&next(&mut reader, &stream).await?, Kind::Hello)?.message()?;
         self.check(&hello)?;
+        if hello.handlers.is_empty() {
+            let failed: message::Failed = expect(&next(&mut reader, &stream).await?, Kind::Failed)?.message()?;
+            return Ok(Greeting::Failed(failed.into()));
+        }
         let handlers = hello.handlers.into_iter().map(Handler::try_from).collect::<Result<Vec<_>, _>>();
         let handlers = handlers.map_err(|error| LinkError::Protocol(format!("hello: {error}")))?;
         let slots = slot_table(&self.slots)?;
@@ -64,18 +64,7 @@ impl Host {
         if hello.token != self.token || hello.worker != self.worker.0 {
             return Err(LinkError::Protocol("hello of somebody that was not started here".into()));
         }
-        if hello.handlers.is_empty() {
-            return Err(LinkError::Protocol("hello without handlers".into()));
-        }
         Ok(())
-    }
-
-    /// A start failure carries the token in front of its message, so that nobody else can end the start.
-    fn failed(&self, frame: &Frame) -> Result<Greeting, LinkError> {
-        let failed: message::Failed = frame.message()?;
-        let stranger = || LinkError::Protocol("start failure of somebody that was not started here".into());
-        let own = failed.message.strip_prefix(&self.token).ok_or_else(stranger)?.to_owned();
-        Ok(Greeting::Failed(message::Failed { message: own, ..failed }.into()))
     }
 
     fn welcome(&self) -> message::Welcome {

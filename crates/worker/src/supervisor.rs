@@ -188,23 +188,23 @@ impl Supervisor {
     fn act(&mut self, run: &mut Run, event: Event) {
         run.timer = None;
         let before = self.life.name();
-        match self.on(event) {
-            Action::Kill => {
-                if event == Event::StartTimeout {
-                    run.last_word = format!("it was not ready within {:?}", self.pool.config.start_timeout);
-                }
-                run.process.kill();
-            }
-            Action::Withdraw => self.withdraw(run),
-            Action::Publish => {
-                run.timer = Some((Instant::now() + SETTLED, Event::Settled));
-                self.has_been_ready = true;
-                self.pool.first.send_modify(|first| first.ready += 1);
-            }
-            Action::Nothing | Action::Restart(_) | Action::Spawn | Action::Finish => {}
+        let action = self.on(event);
+        if event == Event::StartTimeout {
+            run.last_word = format!("it was not ready within {:?}", self.pool.config.start_timeout);
         }
         if self.life.name() != before {
             self.tell(Some(run.process.id()), &run.last_word);
+        }
+        match action {
+            Action::Kill => run.process.kill(),
+            Action::Withdraw => self.withdraw(run),
+            Action::Publish => {
+                run.timer = Some((Instant::now() + SETTLED, Event::Settled));
+                // Told before it counts: who waits for the last worker hears of it first.
+                self.pool.first.send_modify(|first| first.ready += u32::from(!self.has_been_ready));
+                self.has_been_ready = true;
+            }
+            Action::Nothing | Action::Restart(_) | Action::Spawn | Action::Finish => {}
         }
     }
 

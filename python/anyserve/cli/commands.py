@@ -1,8 +1,10 @@
 """The commands and their options. Nothing is decided here: options go to `_core` or the client as they were given."""
 
+import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,11 +162,21 @@ def run_replica(given: Mapping[str, Any]) -> int:
 
     options = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     try:
-        with progress() as show:
+        with _signals_left_to_the_runtime(), progress() as show:
             return _core.serve({name: value for name, value in options.items() if value is not None}, show)
     except StartError as error:
         print(f"anyserve: {error}", file=sys.stderr)
         return USAGE_ERROR
+
+
+@contextmanager
+def _signals_left_to_the_runtime() -> Iterator[None]:
+    # The runtime handles SIGINT and calls the handler it finds as well: Python's would raise in the midst of an event.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @cli.command(cls=Once)

@@ -8,6 +8,7 @@ import json
 import math
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,9 @@ Input = tuple[str, str, Sequence[int]]
 """Name, datatype and shape of a declared input."""
 
 _MOST_NAMES = 8
+
+_PRINTING = threading.Lock()
+"""Events come from several threads, and `print` writes a line and its end one after the other."""
 
 
 @contextmanager
@@ -37,8 +41,9 @@ def _print_line(kind: str, event: Mapping[str, Any]) -> None:
     text = line(kind, event)
     if text:
         # A pipe that nobody reads any more is no reason to stop serving.
-        with suppress(OSError):
-            print(text, flush=True)
+        with suppress(OSError), _PRINTING:
+            # One write: events come from several threads, and `print` writes the end of the line by itself.
+            print(f"{text}\n", end="", flush=True)
 
 
 def line(kind: str, event: Mapping[str, Any]) -> str:
@@ -49,7 +54,8 @@ def line(kind: str, event: Mapping[str, Any]) -> str:
 
 def _worker(event: Mapping[str, Any]) -> str:
     pid = f" (pid {event['pid']})" if event.get("pid") else ""
-    detail = f": {event['detail']}" if event.get("detail") else ""
+    # Why a start is given up is the error that ends the command; it is not said twice.
+    detail = f": {event['detail']}" if event.get("detail") and event["state"] != "stopping" else ""
     return f"{event['name']} {event['state']}{pid}{detail}"
 
 

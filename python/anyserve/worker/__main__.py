@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app = load(options.target, factory=options.factory)
     except LoadError as error:
-        _core.report_start_failure(options.socket, options.worker_id, token, error.kind, error.message, error.trace)
+        _report(options, token, error)
         return CANNOT_START
     _log_to_stderr()
     _core.run_worker(options.socket, options.worker_id, token, app.handlers)
@@ -51,6 +51,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--target", required=True, help="module:app or path/file.py:app")
     parser.add_argument("--factory", action="store_true", help="the target is a function that makes the app")
     return parser.parse_args(arguments)
+
+
+def _report(options: argparse.Namespace, token: str, error: LoadError) -> None:
+    try:
+        _core.report_start_failure(options.socket, options.worker_id, token, error.kind, error.message, error.trace)
+    except OSError:
+        # The runtime has gone, or does not listen to this worker any more; whoever reads the log may want to know.
+        sys.stderr.write(f"{error.trace}{error.message}\n")
 
 
 def _write_by_line() -> None:

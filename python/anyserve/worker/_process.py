@@ -4,6 +4,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -18,12 +19,11 @@ def handle_signals(terminate: Callable[[int, FrameType | None], None]) -> None:
     Args:
         terminate: makes the worker finish what is in flight and end.
     """
-    try:
+    # Outside the main thread, whoever runs the worker there has the signals.
+    with suppress(ValueError):
         # Ctrl-C in a terminal reaches the whole group; who stops, and when, is for the runtime to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, terminate)
-    except ValueError:
-        pass  # Not the main thread: whoever runs the worker there has the signals.
 
 
 def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:

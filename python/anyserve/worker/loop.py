@@ -6,7 +6,7 @@ The socket, the frames and the answers are `_core`'s. This is what only Python c
 import asyncio
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from anyserve._core import Stream, _Bridge, _Exchange
@@ -25,10 +25,9 @@ async def _serve(bridge: _Bridge) -> None:
     over: asyncio.Future[None] = loop.create_future()
     bridge.attach(loop, over)
     loop.add_reader(bridge.fileno(), bridge.drain)
-    try:
+    # Outside the main thread, whoever runs the worker there has the signals.
+    with suppress(RuntimeError, ValueError):
         loop.add_signal_handler(signal.SIGTERM, bridge.terminate)
-    except (RuntimeError, ValueError):
-        pass  # Not the main thread: whoever runs the worker there has the signals.
     try:
         await over
     finally:
@@ -64,6 +63,6 @@ async def stream(
 
 async def asend(sender: Stream, response: object) -> None:
     """Send one response on a stream object; awaits while the caller is behind."""
-    while (room := sender._offer(response)) is not None:
+    while (room := sender._offer(response)) is not None:  # noqa: SLF001 - the other half of `asend`
         await room
     await asyncio.sleep(0)

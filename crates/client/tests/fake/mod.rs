@@ -1,5 +1,7 @@
 //! A server that does what the model's name says.
 
+#![allow(clippy::unwrap_used)] // A test that cannot be set up fails here, by its line.
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -143,8 +145,8 @@ fn last(mut response: ModelInferResponse) -> ModelInferResponse {
 type Item = Result<ModelStreamInferResponse, Status>;
 type Items = Pin<Box<dyn Stream<Item = Item> + Send>>;
 
-fn some(response: ModelInferResponse) -> Item {
-    Ok(ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) })
+fn holding(response: ModelInferResponse) -> ModelStreamInferResponse {
+    ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
 }
 
 /// Three answers, and what the model's name says about the end.
@@ -152,19 +154,19 @@ fn items(request: ModelInferRequest) -> Vec<Item> {
     assert!(request.parameters.contains_key("triton_enable_empty_final_response"));
     let model = request.model_name.clone();
     let answer = echo(ModelInferRequest { parameters: [].into(), ..request });
-    let mut items = vec![some(answer.clone()), some(answer.clone()), some(answer.clone())];
+    let mut items = vec![Ok(holding(answer.clone())), Ok(holding(answer.clone())), Ok(holding(answer.clone()))];
     match model.as_str() {
         "no mark" => {}
-        "ordinary" => items = vec![some(last(answer))],
+        "ordinary" => items = vec![Ok(holding(last(answer)))],
         "message" => {
             let code = parameter(ParameterChoice::StringParam("OVERLOADED".into()));
             let named =
                 ModelInferResponse { parameters: [("x-anyserve-code".into(), code)].into(), ..Default::default() };
             items.push(Ok(ModelStreamInferResponse { error_message: "full".into(), infer_response: Some(named) }));
-            items.push(some(answer));
+            items.push(Ok(holding(answer)));
         }
         "status" => items.push(Err(named_failure("POISON"))),
-        _ => items.push(some(last(ModelInferResponse::default()))),
+        _ => items.push(Ok(holding(last(ModelInferResponse::default())))),
     }
     items
 }
@@ -213,7 +215,7 @@ macro_rules! service {
                     return Ok(Response::new(Box::pin(tokio_stream::iter(items(request)))));
                 }
                 let (witness, answer) = (Witness(self.cancelled.clone()), echo(request));
-                let endless = tokio_stream::once(some(answer)).chain(tokio_stream::pending());
+                let endless = tokio_stream::once(Ok(holding(answer))).chain(tokio_stream::pending());
                 Ok(Response::new(Box::pin(endless.map(move |item| {
                     let _ = &witness;
                     item

@@ -1,9 +1,11 @@
 //! What a call can come back with, and how that looks in Python.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
 use anyserve_client::Metadata;
 use anyserve_core::{Error, Response, TensorSpec};
+use futures_util::FutureExt as _;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokio::runtime::Handle;
@@ -30,9 +32,9 @@ pub(crate) type Outcome = Result<Answer, Error>;
 /// A call that is ready to go: to be waited for here, or started for an event loop.
 pub(crate) struct Work {
     /// Where its timers and sockets are.
-    pub(crate) runtime: Handle,
+    pub(super) runtime: Handle,
     /// The call. Dropping it cancels it on the server.
-    pub(crate) outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    pub(super) outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
 
 /// The error of a call that was dropped before it had an answer.
@@ -43,6 +45,12 @@ pub(crate) fn gone() -> Error {
 // === impl Work ===
 
 impl Work {
+    /// Work that ends with an error should it panic: what a server sends must not end the caller.
+    pub(crate) fn new(runtime: Handle, call: impl Future<Output = Outcome> + Send + 'static) -> Self {
+        let outcome = AssertUnwindSafe(call).catch_unwind().map(|ended| ended.unwrap_or_else(|_| Err(gone())));
+        Self { runtime, outcome: Box::pin(outcome) }
+    }
+
     /// Waits for the outcome, without the GIL.
     pub(crate) fn wait(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let outcome = wait(py, &self.runtime, self.outcome)?;

@@ -100,7 +100,8 @@ fn tensor((name, datatype, shape, data, parameters): Row<'_>) -> Result<Tensor, 
     let expected = expected.map_err(|error| Error::invalid(format!("input '{name}': {error}")))?;
     if let Some(expected) = expected.filter(|expected| *expected != data.len()) {
         let have = data.len();
-        let message = format!("input '{name}' of datatype {datatype} and shape {shape:?} has {have} bytes, not {expected}");
+        let message =
+            format!("input '{name}' of datatype {datatype} and shape {shape:?} has {have} bytes, not {expected}");
         return Err(Error::invalid(message).into());
     }
     let parameters = parameters.map_or(Ok(vec![]), |given| self::parameters(&given, &format!("input '{name}'")))?;
@@ -137,7 +138,8 @@ fn parameters(given: &Bound<'_, PyDict>, whose: &str) -> Result<Parameters, Fail
     let mut list = Parameters::with_capacity(given.len());
     for (name, value) in given {
         let Some(parameter) = scalar(&value)? else {
-            let message = format!("parameter '{name}' of {whose} is {value}: it is a str, a bool, a float or a 64-bit int");
+            let message =
+                format!("parameter '{name}' of {whose} is {value}: it is a str, a bool, a float or a 64-bit int");
             return Err(Error::invalid(message).into());
         };
         list.push((name.extract()?, parameter));
@@ -154,7 +156,8 @@ fn capability(given: &Bound<'_, PyDict>) -> Result<Capability, Failure> {
             Some(Parameter::Double(number)) => Value::Float(number),
             Some(Parameter::Bool(truth)) => Value::Bool(truth),
             Some(Parameter::Uint(_)) | None => {
-                let message = format!("capability key '{key}' is {value}: it is a str, a bool, a float or a 64-bit int");
+                let message =
+                    format!("capability key '{key}' is {value}: it is a str, a bool, a float or a 64-bit int");
                 return Err(Error::invalid(message).into());
             }
         };

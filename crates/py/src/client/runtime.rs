@@ -35,7 +35,8 @@ pub(crate) fn handle() -> Result<Handle, Error> {
 }
 
 fn start() -> Result<Runtime, Error> {
-    let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("anyserve-client").enable_all().build();
+    let runtime =
+        Builder::new_multi_thread().worker_threads(THREADS).thread_name("anyserve-client").enable_all().build();
     runtime.map_err(|error| Error::new(Code::Unavailable, format!("no threads for the client: {error}")))
 }
 

@@ -1,13 +1,13 @@
 //! `_core.Responses`: the answers to one call, for a thread or an event loop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyserve_core::{Error, Response};
 use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use super::answer::{Answer, Work};
 use super::mailbox::{Mailbox, Pending};
@@ -21,9 +21,16 @@ pub(crate) struct Responses {
 }
 
 struct Source {
-    stream: Mutex<Option<anyserve_core::Responses>>,
-    closed: AtomicBool,
+    /// Held by the one who reads.
+    turn: tokio::sync::Mutex<()>,
+    slot: Mutex<Slot>,
     closing: Notify,
+}
+
+/// Never held across an await: the stream is out of it while it is read.
+struct Slot {
+    stream: Option<anyserve_core::Responses>,
+    closed: bool,
 }
 
 #[pymethods]
@@ -55,18 +62,18 @@ impl Responses {
 
 impl Responses {
     pub(crate) fn new(runtime: Handle, stream: anyserve_core::Responses) -> Self {
-        let source = Source { stream: Mutex::new(Some(stream)), closed: AtomicBool::new(false), closing: Notify::new() };
+        let slot = Mutex::new(Slot { stream: Some(stream), closed: false });
+        let source = Source { turn: tokio::sync::Mutex::default(), slot, closing: Notify::new() };
         Self { runtime, source: Arc::new(Owned::new(source)) }
     }
 
     fn work(&self) -> Work {
         let source = Arc::clone(&self.source);
-        let outcome = Box::pin(async move {
+        Work::new(self.runtime.clone(), async move {
             // A stream from before a fork belongs to the parent: here it is at its end.
             let Some(source) = source.get() else { return Ok(Answer::Next(None)) };
             source.next().await.map(Answer::Next)
-        });
-        Work { runtime: self.runtime.clone(), outcome }
+        })
     }
 }
 
@@ -80,30 +87,37 @@ impl Drop for Responses {
 // === impl Source ===
 
 impl Source {
-    /// The next answer; safe to drop, no answer gets lost.
+    /// The next answer. Dropping the future ends the stream, and cancels the call.
     async fn next(&self) -> Result<Option<Response>, Error> {
-        let mut stream = self.stream.lock().await;
+        let _turn = self.turn.lock().await;
         let closing = self.closing.notified();
-        if self.closed.load(Ordering::Acquire) {
-            *stream = None;
-        }
-        let Some(open) = stream.as_mut() else { return Ok(None) };
+        // A close before this line leaves nothing to take, one after it is noticed by `closing`.
+        let Some(mut stream) = self.slot.lock().stream.take() else { return Ok(None) };
         let item = tokio::select! {
             biased;
             () = closing => None,
-            item = open.next() => item,
+            item = stream.next() => item,
         };
-        if !matches!(item, Some(Ok(_))) {
-            *stream = None;
+        if let Some(Ok(_)) = item {
+            self.put_back(stream);
         }
         item.transpose()
     }
 
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.closing.notify_waiters();
-        if let Ok(mut stream) = self.stream.try_lock() {
-            *stream = None;
+    fn put_back(&self, stream: anyserve_core::Responses) {
+        let mut slot = self.slot.lock();
+        if !slot.closed {
+            slot.stream = Some(stream);
         }
+    }
+
+    fn close(&self) {
+        let stream = {
+            let mut slot = self.slot.lock();
+            slot.closed = true;
+            slot.stream.take()
+        };
+        self.closing.notify_waiters();
+        drop(stream);
     }
 }

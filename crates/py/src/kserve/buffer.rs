@@ -39,7 +39,7 @@ impl Buffer {
     }
 
     #[allow(unsafe_code)]
-    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+    unsafe fn __getbuffer__(slf: &Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let data = &slf.get().data;
         let len = ffi::Py_ssize_t::try_from(data.len())?;
         let start = data.as_ptr().cast_mut().cast();

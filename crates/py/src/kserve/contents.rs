@@ -21,14 +21,6 @@ pub(crate) enum Payload {
 }
 
 /// The elements of one tensor.
-///
-/// Args:
-///     raw: bytes-like, the elements as the protocol's raw bytes.
-///     **lists: at most one of the typed lists, such as ``int64_contents=[1, 2]``.
-///
-/// Raises:
-///     InvalidInput: two of them are given.
-///     TypeError: there is no such list.
 #[pyclass(module = "anyserve._core")]
 pub(crate) struct Contents {
     /// Of the tensor that they belong to; unknown until they are part of one.
@@ -148,7 +140,9 @@ fn check_field(py: Python<'_>, field: Field, datatype: Datatype, label: Label<'_
             let (own, field) = (own.name(), field.name());
             Err(label.error(py, &format!("has datatype {datatype}, which takes {own}, but its contents are {field}")))
         }
-        None => Err(label.error(py, &format!("has datatype {datatype}, which has no typed list: set .raw or an array"))),
+        None => {
+            Err(label.error(py, &format!("has datatype {datatype}, which has no typed list: set .raw or an array")))
+        }
     }
 }
 
@@ -167,16 +161,16 @@ fn bytes_of(value: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 impl Contents {
     #[new]
     #[pyo3(signature = (*, raw=None, **lists))]
-    fn new(py: Python<'_>, raw: Option<Bound<'_, PyAny>>, lists: Option<Bound<'_, PyDict>>) -> PyResult<Self> {
+    fn new(py: Python<'_>, raw: Option<&Bound<'_, PyAny>>, lists: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let mut contents = Self { datatype: None, state: State::Empty };
-        let given = lists.as_ref().map_or(0, PyDictMethods::len) + usize::from(raw.is_some());
+        let given = lists.map_or(0, PyDictMethods::len) + usize::from(raw.is_some());
         if given > 1 {
             return Err(invalid_input(py, "contents are raw bytes or one typed list, not several"));
         }
         if let Some(raw) = raw {
-            contents.set_raw(&raw)?;
+            contents.set_raw(raw)?;
         }
-        for (name, values) in lists.iter().flat_map(PyDictMethods::iter) {
+        for (name, values) in lists.into_iter().flat_map(PyDictMethods::iter) {
             let name: String = name.extract()?;
             let Some(field) = Field::ALL.into_iter().find(|field| field.name() == name) else {
                 let text = format!("there are no contents {name:?}: there are raw and {}", field_names());

@@ -131,11 +131,7 @@ pub(super) fn framed_array(array: &Bound<'_, PyAny>, label: Label<'_>) -> PyResu
     Ok(framed(list.iter(), list.len(), label)?.into())
 }
 
-fn framed<'py>(
-    items: impl Iterator<Item = Bound<'py, PyAny>>,
-    count: usize,
-    label: Label<'_>,
-) -> PyResult<Vec<u8>> {
+fn framed<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, count: usize, label: Label<'_>) -> PyResult<Vec<u8>> {
     let mut out = Vec::with_capacity(count * 16);
     for (place, item) in items.enumerate() {
         let bytes = bytes_of(&item, place, label)?;
@@ -155,6 +151,8 @@ fn bytes_of<'a>(item: &'a Bound<'_, PyAny>, place: usize, label: Label<'_>) -> P
         return Ok(text.to_str()?.as_bytes());
     }
     let kind = item.get_type().name()?.to_string();
-    let text = format!("has an element of type {kind} at {place}: an element of BYTES is bytes, or a str, which is sent as UTF-8");
+    let text = format!(
+        "has an element of type {kind} at {place}: an element of BYTES is bytes, or a str, which is sent as UTF-8"
+    );
     Err(label.error(item.py(), &text))
 }

@@ -11,17 +11,6 @@ use super::parameters::{dict_of, parameters_of};
 use super::tensor::{Label, check_len, invalid_input, shape_of};
 
 /// One input tensor of a request.
-///
-/// Args:
-///     name: unique among the inputs of the request.
-///     datatype_or_array: name of the datatype, such as ``"FP32"``, or an array that also gives the shape.
-///     shape: dimensions, none negative; left out with an array.
-///     datatype: name of the datatype where an array is given too; ``"BF16"`` rounds a float32 array.
-///     contents: the elements, unless an array is given.
-///     parameters: of this tensor alone.
-///
-/// Raises:
-///     InvalidInput: datatype, shape and elements do not fit each other; names the input and both numbers.
 #[pyclass(frozen, module = "anyserve._core")]
 pub(crate) struct InferInput {
     /// Its name.
@@ -57,13 +46,7 @@ impl InferInput {
         Ok(Tensor { name: self.name.clone(), datatype: self.datatype, shape: self.shape.clone(), data, parameters })
     }
 
-    fn assemble(
-        name: String,
-        datatype: Datatype,
-        shape: Vec<i64>,
-        payload: Payload,
-        given: Parameters,
-    ) -> Self {
+    fn assemble(name: String, datatype: Datatype, shape: Vec<i64>, payload: Payload, given: Parameters) -> Self {
         let (parameters, contents, array) = (PyOnceLock::new(), PyOnceLock::new(), PyOnceLock::new());
         Self { name, datatype, shape, payload, given, parameters, contents, array }
     }
@@ -74,7 +57,8 @@ impl InferInput {
         datatype: Datatype,
         label: Label<'_>,
     ) -> PyResult<Payload> {
-        contents.map_or_else(|| Ok(Payload::Bytes(bytes::Bytes::new())), |own| own.borrow().payload(py, datatype, label))
+        contents
+            .map_or_else(|| Ok(Payload::Bytes(bytes::Bytes::new())), |own| own.borrow().payload(py, datatype, label))
     }
 }
 
@@ -88,11 +72,11 @@ impl InferInput {
         datatype_or_array: Option<Bound<'_, PyAny>>,
         shape: Option<Bound<'_, PyAny>>,
         datatype: Option<&str>,
-        contents: Option<Bound<'_, Contents>>,
-        parameters: Option<Bound<'_, PyDict>>,
+        contents: Option<&Bound<'_, Contents>>,
+        parameters: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let label = Label::Input(&name);
-        let given = parameters.as_ref().map(parameters_of).transpose()?.unwrap_or_default();
+        let given = parameters.map(parameters_of).transpose()?.unwrap_or_default();
         let (datatype, array) = name_or_array(datatype_or_array, datatype, label, py)?;
         if let Some(array) = array {
             if shape.is_some() || contents.is_some() {
@@ -105,7 +89,7 @@ impl InferInput {
             return Err(label.error(py, "needs an array, or a datatype and a shape"));
         };
         let shape = shape_of(&shape, label)?;
-        let payload = Self::payload_of_contents(py, contents.as_ref(), datatype, label)?;
+        let payload = Self::payload_of_contents(py, contents, datatype, label)?;
         payload.read(py, |data| check_len(py, label, datatype, &shape, data))??;
         Ok(Self::assemble(name, datatype, shape, payload, given))
     }

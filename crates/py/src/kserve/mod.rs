@@ -18,7 +18,7 @@ pub(crate) use buffer::Borrowed;
 pub(crate) use contents::Payload;
 pub(crate) use input::InferInput;
 pub(crate) use output::InferOutput;
-pub(crate) use parameters::{dict_of, parameters_of};
+pub(crate) use parameters::parameters_of;
 pub(crate) use request::{ModelInferRequest, RequestParts};
 pub(crate) use response::ModelInferResponse;
 pub(crate) use tensor::{Label, check_len, errors_class};

@@ -64,11 +64,7 @@ pub(super) fn view<'py>(
 ///
 /// # Errors
 /// The label's error for a type that no datatype has, and for another datatype than the one asked for.
-pub(super) fn from_array(
-    value: &Bound<'_, PyAny>,
-    wanted: Option<Datatype>,
-    label: Label<'_>,
-) -> PyResult<FromArray> {
+pub(super) fn from_array(value: &Bound<'_, PyAny>, wanted: Option<Datatype>, label: Label<'_>) -> PyResult<FromArray> {
     let (py, numpy) = (value.py(), numpy(value.py())?);
     if value.get_type().is(&numpy.ndarray) || value.is_instance(numpy.ndarray.bind(py))? {
         return numpy.convert(value, wanted, label);
@@ -202,7 +198,10 @@ impl Numpy {
 
     fn mismatch(&self, py: Python<'_>, dtype: &Bound<'_, PyAny>, wanted: Datatype, label: Label<'_>) -> PyErr {
         let own = self.dtypes[wanted as usize].bind(py);
-        label.error(py, &format!("is an array of {dtype}, but has datatype {wanted}: convert it with .astype(\"{own}\")"))
+        label.error(
+            py,
+            &format!("is an array of {dtype}, but has datatype {wanted}: convert it with .astype(\"{own}\")"),
+        )
     }
 }
 

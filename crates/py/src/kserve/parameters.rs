@@ -47,13 +47,18 @@ fn parameter_of(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Parameter> {
     if value.is_instance_of::<PyFloat>() {
         return value.extract().map(Parameter::Double);
     }
-    whole_number(key, value).or_else(|error| value.extract().map(Parameter::Double).map_err(|_| error))
+    let number = whole_number(key, value);
+    if number.is_ok() || value.is_instance_of::<PyInt>() {
+        return number;
+    }
+    number.or_else(|error| value.extract().map(Parameter::Double).map_err(|_| error))
 }
 
 fn whole_number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<Parameter> {
     let int = value.extract().map(Parameter::Int);
     int.or_else(|_| value.extract().map(Parameter::Uint)).map_err(|_| {
-        let text = format!("parameter '{key}' is {value:?}; a parameter is a bool, an int of 64 bits, a float or a str");
+        let text =
+            format!("parameter '{key}' is {value:?}; a parameter is a bool, an int of 64 bits, a float or a str");
         PyTypeError::new_err(text)
     })
 }

@@ -1,26 +1,15 @@
 //! The request as a handler gets it.
 
 use anyserve_core::{Parameters, Tensor};
-use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 
 use super::input::{InferInput, check_names};
 use super::parameters::{dict_of, parameters_of};
+use super::tensor::invalid_input;
 
 /// A request of KServe v2.
-///
-/// Args:
-///     model_name: what the caller called; empty if the capability was named by other means.
-///     inputs: the input tensors, with different names.
-///     id: the caller's id; empty if none was given.
-///     model_version: what the caller asked for; empty leaves the choice to the replica.
-///     parameters: of the request.
-///     outputs: names of the outputs that are wanted; empty is all.
-///
-/// Raises:
-///     InvalidInput: two inputs have the same name.
 #[pyclass(frozen, module = "anyserve._core")]
 pub(crate) struct ModelInferRequest {
     parts: RequestParts,
@@ -87,7 +76,7 @@ impl ModelInferRequest {
         inputs: Option<Vec<Bound<'_, InferInput>>>,
         id: &str,
         model_version: &str,
-        parameters: Option<Bound<'_, PyDict>>,
+        parameters: Option<&Bound<'_, PyDict>>,
         outputs: Option<Vec<String>>,
     ) -> PyResult<Self> {
         let inputs = inputs.unwrap_or_default();
@@ -100,7 +89,7 @@ impl ModelInferRequest {
             id: id.to_owned(),
             inputs: tensors,
             outputs: outputs.unwrap_or_default(),
-            parameters: parameters.as_ref().map(parameters_of).transpose()?.unwrap_or_default(),
+            parameters: parameters.map(parameters_of).transpose()?.unwrap_or_default(),
         });
         request.inputs.get_or_init(py, || list.unbind());
         Ok(request)
@@ -139,14 +128,13 @@ impl ModelInferRequest {
 
     /// The input with this name.
     fn input<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        match self.parts.inputs.iter().position(|tensor| tensor.name == name) {
-            Some(place) => self.input_list(py)?.get_item(place),
-            None => {
-                let names: Vec<_> = self.parts.inputs.iter().map(|tensor| format!("'{}'", tensor.name)).collect();
-                let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                Err(PyKeyError::new_err(format!("there is no input '{name}'; the request has {known}")))
-            }
+        let inputs = &self.parts.inputs;
+        if let Some(place) = inputs.iter().position(|tensor| tensor.name == name) {
+            return self.input_list(py)?.get_item(place);
         }
+        let names: Vec<_> = inputs.iter().map(|tensor| format!("'{}'", tensor.name)).collect();
+        let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Err(invalid_input(py, &format!("input '{name}' is missing: the request has {known}")))
     }
 
     fn __repr__(&self) -> String {

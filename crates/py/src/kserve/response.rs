@@ -11,12 +11,6 @@ use super::parameters::dict_of;
 use super::tensor::{Label, shape_of};
 
 /// A response of KServe v2.
-///
-/// Args:
-///     model_name: what the caller called; the runtime fills it in.
-///     id: the request's id; the runtime fills it in.
-///     model_version: the version that served it; the runtime fills it in.
-///     parameters: of the response.
 #[pyclass(module = "anyserve._core")]
 pub(crate) struct ModelInferResponse {
     /// What the caller called.

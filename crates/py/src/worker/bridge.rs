@@ -67,14 +67,17 @@ impl Bridge {
     /// The bridge of a session with a router; the router finds it again.
     pub(super) fn new<'py>(py: Python<'py>, session: &Arc<Session>, router: &Router) -> PyResult<Bound<'py, Self>> {
         let lanes = session.rows.iter().map(|_| Lane::default()).collect();
-        let bridge = Bound::new(py, Self {
-            session: Arc::clone(session),
-            event_loop: PyOnceLock::new(),
-            tasks: Mutex::default(),
-            rooms: Mutex::default(),
-            lanes: Mutex::new(lanes),
-            flush_planned: AtomicBool::new(false),
-        })?;
+        let bridge = Bound::new(
+            py,
+            Self {
+                session: Arc::clone(session),
+                event_loop: PyOnceLock::new(),
+                tasks: Mutex::default(),
+                rooms: Mutex::default(),
+                lanes: Mutex::new(lanes),
+                flush_planned: AtomicBool::new(false),
+            },
+        )?;
         router.set_bridge(py, bridge.clone().unbind());
         Ok(bridge)
     }
@@ -133,7 +136,10 @@ impl Bridge {
     fn cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
         let task = self.tasks.lock().get(&id).map(|task| task.clone_ref(py));
         if let Some(task) = task {
-            task.call_method0(py, intern!(py, "cancel"))?;
+            // Not at once: a task that is cancelled before its first step never enters its handler, nor the code that
+            // answers. Its first step is in the loop's queue already, so this comes after it.
+            let cancel = task.getattr(py, intern!(py, "cancel"))?;
+            self.event_loop(py)?.call_soon.bind(py).call1((cancel,))?;
         }
         Ok(())
     }

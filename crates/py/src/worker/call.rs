@@ -45,20 +45,21 @@ pub(super) fn start<'py>(
     let Incoming { id, row, slot, .. } = incoming;
     if !session.link.slots.start(slot, id) {
         let error = Error::new(Code::Cancelled, "the request was taken back before its handler started");
-        send_failed(py, session, id, flags::NOT_STARTED, message::Failed::from(&error));
+        send_failed(py, session, id, flags::NOT_STARTED, &message::Failed::from(&error));
         session.settle();
         return None;
     }
     let started = Instant::now();
-    let call = Arc::new(Call { session: Arc::clone(session), id, slot, row, started, answered: AtomicBool::new(false) });
+    let call =
+        Arc::new(Call { session: Arc::clone(session), id, slot, row, started, answered: AtomicBool::new(false) });
     if call.row().handler.stream {
         session.flows.open(id, session.link.window);
     }
     Some(Started::new(py, call, incoming))
 }
 
-fn send_failed(py: Python<'_>, session: &Session, id: u64, flags: u16, failed: message::Failed) {
-    let frame = Frame::with_meta(Kind::Failed, id, &failed);
+fn send_failed(py: Python<'_>, session: &Session, id: u64, flags: u16, failed: &message::Failed) {
+    let frame = Frame::with_meta(Kind::Failed, id, failed);
     session.link.push(py, Kind::Failed, flags, id, &frame.meta, &[]);
 }
 
@@ -97,11 +98,7 @@ impl Call {
     }
 
     /// Sends one response of a stream; the window must be open.
-    pub(super) fn send(
-        &self,
-        value: &Bound<'_, PyAny>,
-        request: &Bound<'_, ModelInferRequest>,
-    ) -> PyResult<()> {
+    pub(super) fn send(&self, value: &Bound<'_, PyAny>, request: &Bound<'_, ModelInferRequest>) -> PyResult<()> {
         let encoded = self.encode(value, request, 0)?;
         self.session.flows.spend(self.id, encoded.len());
         self.push(value.py(), Kind::Chunk, 0, &encoded);
@@ -132,20 +129,29 @@ impl Call {
 
     /// Ends an ordinary request with its response, or a stream, after the response if there is one.
     pub(super) fn finish(&self, value: &Bound<'_, PyAny>, request: &Bound<'_, ModelInferRequest>) -> PyResult<()> {
-        let py = value.py();
         let ns = self.elapsed_ns();
-        if !self.row().handler.stream {
-            let encoded = self.encode(value, request, ns)?;
-            self.row().ran(ns);
-            self.push(py, Kind::Done, flags::RESPONSE, &encoded);
+        self.row().ran(ns);
+        if self.row().handler.stream {
+            self.finish_stream(value, request, ns)?;
         } else {
-            if !value.is_none() {
-                self.send(value, request)?;
-            }
-            let meta = Frame::with_meta(Kind::Done, self.id, &message::Response { compute_ns: ns, ..Default::default() });
-            self.session.link.push(py, Kind::Done, 0, self.id, &meta.meta, &[]);
+            let encoded = self.encode(value, request, ns)?;
+            self.push(value.py(), Kind::Done, flags::RESPONSE, &encoded);
         }
         self.settle();
+        Ok(())
+    }
+
+    fn finish_stream(
+        &self,
+        value: &Bound<'_, PyAny>,
+        request: &Bound<'_, ModelInferRequest>,
+        compute_ns: u64,
+    ) -> PyResult<()> {
+        if !value.is_none() {
+            self.send(value, request)?;
+        }
+        let frame = Frame::with_meta(Kind::Done, self.id, &message::Response { compute_ns, ..Default::default() });
+        self.session.link.push(value.py(), Kind::Done, 0, self.id, &frame.meta, &[]);
         Ok(())
     }
 
@@ -158,7 +164,7 @@ impl Call {
         let ns = self.elapsed_ns();
         self.row().ran(ns);
         let failed = message::Failed { compute_ns: ns, ..message::Failed::from(error) };
-        send_failed(py, &self.session, self.id, 0, failed);
+        send_failed(py, &self.session, self.id, 0, &failed);
         self.settle();
     }
 

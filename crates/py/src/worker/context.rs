@@ -15,15 +15,6 @@ use super::table::Kind;
 use crate::kserve::{ModelInferRequest, errors_class};
 
 /// What a handler knows about the call it is in.
-///
-/// The runtime makes one for every request; handlers' own tests may make one too, of a call that nobody cancels.
-///
-/// Args:
-///     request_id: the caller's id.
-///     capability: what the handler serves.
-///     parameters: of the request.
-///     headers: metadata of the call, lower-case names.
-///     timeout_s: seconds that are left; ``None`` is no deadline.
 #[pyclass(frozen, module = "anyserve._core")]
 pub(crate) struct Context {
     request_id: String,
@@ -80,12 +71,13 @@ fn later(py: Python<'_>, what: &str) -> PyErr {
 }
 
 #[pymethods]
+#[allow(clippy::unused_self)] // Python calls them on an instance.
 impl Context {
     #[new]
-    #[pyo3(signature = (*, request_id=String::new(), capability=None, parameters=None, headers=None, timeout_s=None))]
+    #[pyo3(signature = (*, request_id="", capability=None, parameters=None, headers=None, timeout_s=None))]
     fn new(
         py: Python<'_>,
-        request_id: String,
+        request_id: &str,
         capability: Option<Bound<'_, PyDict>>,
         parameters: Option<Bound<'_, PyDict>>,
         headers: Option<Bound<'_, PyDict>>,
@@ -95,7 +87,7 @@ impl Context {
         let timeout = timeout.map_err(|error| PyValueError::new_err(format!("timeout_s: {error}")))?;
         let dict = |given: Option<Bound<'_, PyDict>>| given.unwrap_or_else(|| PyDict::new(py)).unbind();
         let context = Self {
-            request_id,
+            request_id: request_id.to_owned(),
             attempt: 1,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             call: None,
@@ -176,13 +168,23 @@ impl Context {
 
     /// Not part of this version.
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn call(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+    fn call(
+        &self,
+        py: Python<'_>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
         Err(later(py, "call"))
     }
 
     /// Not part of this version.
     #[pyo3(signature = (*_args, **_kwargs))]
-    fn acall(&self, py: Python<'_>, _args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+    fn acall(
+        &self,
+        py: Python<'_>,
+        _args: &Bound<'_, PyTuple>,
+        _kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<PyAny>> {
         Err(later(py, "acall"))
     }
 
@@ -217,10 +219,6 @@ impl Stream {
     fn _offer<'py>(&self, response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = response.py();
         super::bridge::offer(&self.call, response, self.request.bind(py))
-    }
-
-    fn __repr__(&self) -> &'static str {
-        "<Stream>"
     }
 }
 

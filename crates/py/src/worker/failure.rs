@@ -16,9 +16,9 @@ pub(super) fn error_of(py: Python<'_>, raised: &PyErr) -> Error {
 
 fn describe(py: Python<'_>, raised: &PyErr) -> PyResult<Error> {
     static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let describe = DESCRIBE.import(py, "anyserve.worker.loop", "describe")?;
+    let describe = DESCRIBE.import(py, "anyserve.worker._process", "describe")?;
     let (code, message, traceback, retry_after_s): (String, String, Option<String>, Option<f64>) =
-        describe.call1((raised.value(py),))?.extract()?;
+        describe.call1((raised.clone_ref(py).into_value(py),))?.extract()?;
     let mut error = Error::new(Code::from_name(&code).unwrap_or(Code::HandlerError), shortened(message));
     error.traceback = traceback.map(shortened);
     error.retry_after = retry_after_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -27,7 +27,8 @@ fn describe(py: Python<'_>, raised: &PyErr) -> PyResult<Error> {
 
 fn shortened(mut text: String) -> String {
     if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
     }
     text

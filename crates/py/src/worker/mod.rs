@@ -97,7 +97,13 @@ fn report_start_failure(
 
 fn hello(worker: u32, token: &str, rows: &[Row]) -> message::Hello {
     let handlers = rows.iter().map(|row| message::Handler::from(&row.handler)).collect();
-    message::Hello { pid: std::process::id(), worker, token: token.to_owned(), handlers, concurrency: concurrency(rows) }
+    message::Hello {
+        pid: std::process::id(),
+        worker,
+        token: token.to_owned(),
+        handlers,
+        concurrency: concurrency(rows),
+    }
 }
 
 /// A serial worker runs one request at a time, however many handlers it has; the others keep each handler's own number.

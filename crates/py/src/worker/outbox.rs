@@ -87,8 +87,7 @@ impl Outbox {
 }
 
 fn send_all(socket: &UnixStream, whole: &[&[u8]]) -> io::Result<()> {
-    let mut slices: Vec<_> =
-        whole.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+    let mut slices: Vec<_> = whole.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
     let mut rest = &mut slices[..];
     while !rest.is_empty() {
         let now = &rest[..rest.len().min(SLICES)];

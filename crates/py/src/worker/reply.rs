@@ -47,7 +47,9 @@ pub(super) fn encode(response: &Bound<'_, ModelInferResponse>, limits: &Limits, 
     let outputs = response.output_list(py);
     let mut meta = message::Response {
         outputs: Vec::with_capacity(outputs.len()),
-        parameters: response.parameters_dict(py).map_or_else(|| Ok(Vec::new()), |dict| key_values(&parameters_of(dict)?))?,
+        parameters: response
+            .parameters_dict(py)
+            .map_or_else(|| Ok(Vec::new()), |dict| key_values(&parameters_of(dict)?))?,
         compute_ns,
     };
     let mut pieces = Vec::with_capacity(outputs.len());

@@ -50,7 +50,7 @@ fn start_servers(py: Python<'_>, session: &Arc<Session>, router: &Router) -> PyR
         for number in 0..row.handler.concurrency {
             let server = Server { session: Arc::clone(session), queue: router.queue(place) };
             let options = PyDict::new(py);
-            options.set_item("target", Bound::new(py, server)?)?;
+            options.set_item("target", Bound::new(py, server)?.getattr("run")?)?;
             options.set_item("name", format!("{}-{number}", row.handler.function))?;
             options.set_item("daemon", true)?;
             thread_class.call((), Some(&options))?.call_method0("start")?;
@@ -79,7 +79,7 @@ fn wait(py: Python<'_>, session: &Session, router: &Router) -> PyResult<()> {
 #[pymethods]
 impl Server {
     /// Serves requests of its handler until the process ends.
-    fn __call__(&self, py: Python<'_>) {
+    fn run(&self, py: Python<'_>) {
         loop {
             let incoming = py.detach(|| self.queue.pop());
             serve(py, &self.session, *incoming);

@@ -79,7 +79,9 @@ impl Encoding {
     pub(super) fn compress(self, message: Chunks) -> Vec<u8> {
         let written = match self {
             Self::Identity => write_all(Vec::new(), message),
-            Self::Gzip => write_all(GzEncoder::new(Vec::new(), Compression::fast()), message).and_then(GzEncoder::finish),
+            Self::Gzip => {
+                write_all(GzEncoder::new(Vec::new(), Compression::fast()), message).and_then(GzEncoder::finish)
+            }
             Self::Deflate => {
                 write_all(ZlibEncoder::new(Vec::new(), Compression::fast()), message).and_then(ZlibEncoder::finish)
             }

@@ -72,12 +72,7 @@ fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Qu
     }
 }
 
-fn inputs(
-    inputs: Vec<InferInputTensor>,
-    raws: Vec<Bytes>,
-    model: &str,
-    limits: &Limits,
-) -> Result<Vec<Tensor>, Error> {
+fn inputs(inputs: Vec<InferInputTensor>, raws: Vec<Bytes>, model: &str, limits: &Limits) -> Result<Vec<Tensor>, Error> {
     at_most(inputs.len(), limits.max_tensors, "inputs", model)?;
     if raws.is_empty() {
         return inputs.into_iter().map(|input| typed_input(input, model, limits)).collect();
@@ -158,4 +153,101 @@ fn at_most(got: usize, max: usize, what: &str, model: &str) -> Result<(), Error>
         return Ok(());
     }
     Err(Error::invalid(format!("{got} {what} for model '{model}', the limit is {max}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyserve_proto::inference::infer_parameter::ParameterChoice;
+    use anyserve_proto::inference::{InferParameter, InferTensorContents};
+    use proptest::prelude::*;
+
+    fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+        InferInputTensor { name: name.into(), datatype: datatype.into(), shape: shape.to_vec(), ..Default::default() }
+    }
+
+    fn message(inputs: Vec<InferInputTensor>, raws: &[&'static [u8]]) -> ModelInferRequest {
+        let raw_input_contents = raws.iter().map(|raw| Bytes::from_static(raw)).collect();
+        ModelInferRequest { model_name: "m".into(), inputs, raw_input_contents, ..Default::default() }
+    }
+
+    fn read(message: ModelInferRequest) -> Result<Request, Error> {
+        let limits = Limits { max_rank: 3, max_tensors: 2, ..Limits::default() };
+        decode(message, &Metadata::default(), Expects::One, &limits).map(|read| read.request)
+    }
+
+    fn refusal(message: ModelInferRequest) -> String {
+        read(message).unwrap_err().message
+    }
+
+    #[test]
+    fn raw_inputs_keep_their_bytes_where_they_are() {
+        let raw: &[u8] = &[1, 2, 3, 4];
+        let request = read(message(vec![input("x", "UINT8", &[4])], &[raw])).unwrap();
+        assert_eq!(request.inputs[0].data.as_ptr(), raw.as_ptr());
+        assert_eq!((request.inputs[0].datatype, &*request.inputs[0].shape), (Datatype::Uint8, &[4][..]));
+    }
+
+    #[test]
+    fn typed_inputs_become_raw_and_zero_sized_ones_need_no_contents() {
+        let contents = Some(InferTensorContents { int_contents: vec![-1], ..Default::default() });
+        let inputs = vec![InferInputTensor { contents, ..input("x", "INT16", &[1]) }, input("y", "FP64", &[0, 7])];
+        let request = read(message(inputs, &[])).unwrap();
+        assert_eq!((&*request.inputs[0].data, &*request.inputs[1].data), (&[0xff, 0xff][..], &[][..]));
+        assert_eq!(request.inputs[1].shape, [0, 7]);
+    }
+
+    #[test]
+    fn a_missing_raw_entry_names_the_input_without_one() {
+        let inputs = vec![input("x", "UINT8", &[1]), input("y", "UINT8", &[1])];
+        let expected =
+            "expected 2 entries of raw_input_contents for model 'm', one per input, but got 1: none for input 'y'";
+        assert_eq!(refusal(message(inputs, &[&[1]])), expected);
+    }
+
+    #[test]
+    fn rank_and_number_of_tensors_go_to_their_limits_and_no_further() {
+        let of_rank = |rank: usize| message(vec![input("x", "UINT8", &vec![1; rank])], &[&[1]]);
+        assert!(read(of_rank(2)).is_ok() && read(of_rank(3)).is_ok());
+        assert_eq!(refusal(of_rank(4)), "input 'x' for model 'm' has 4 dimensions, the limit is 3");
+        let of_count = |count: usize| message(vec![input("x", "UINT8", &[0]); count], &[]);
+        assert!(read(of_count(1)).is_ok() && read(of_count(2)).is_ok());
+        assert_eq!(refusal(of_count(3)), "3 inputs for model 'm', the limit is 2");
+    }
+
+    #[test]
+    fn shared_memory_and_classes_are_not_offered() {
+        let parameter = || [("shared_memory_region".to_owned(), InferParameter::default())].into();
+        let shared = InferInputTensor { parameters: parameter(), ..input("x", "UINT8", &[1]) };
+        assert_eq!(read(message(vec![shared], &[])).unwrap_err().code, Code::Unsupported);
+        let output = InferRequestedOutputTensor { name: "y".into(), parameters: parameter() };
+        let wants = ModelInferRequest { outputs: vec![output], ..message(vec![], &[]) };
+        assert_eq!(read(wants).unwrap_err().code, Code::Unsupported);
+    }
+
+    #[test]
+    fn the_final_response_is_wanted_only_by_true_and_reaches_no_handler() {
+        for (choice, wanted) in [(ParameterChoice::BoolParam(true), true), (ParameterChoice::Int64Param(1), false)] {
+            let mut asks = message(vec![], &[]);
+            asks.parameters.insert(FINAL_WANTED.into(), InferParameter { parameter_choice: Some(choice) });
+            let read = decode(asks, &Metadata::default(), Expects::Many, &Limits::default()).unwrap();
+            assert_eq!((read.wants_final, read.request.parameters.len()), (wanted, 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(message) = prost::Message::decode(Bytes::from(bytes)) {
+                let _ = read(message);
+            }
+        }
+
+        #[test]
+        fn any_bytes_tensor_is_read_or_refused(data in proptest::collection::vec(any::<u8>(), 0..100), count in 0..9_i64) {
+            let mut asks = message(vec![input("x", "BYTES", &[count])], &[]);
+            asks.raw_input_contents = vec![data.into()];
+            let _ = read(asks);
+        }
+    }
 }

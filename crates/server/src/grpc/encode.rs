@@ -3,7 +3,7 @@
 //!
 //! Source: the Protocol Buffers encoding; field numbers of `ModelInferResponse` and `ModelStreamInferResponse`.
 
-use anyserve_core::{Code, Error, Parameters, Response, Tensor};
+use anyserve_core::{Code, Error, Parameter, Parameters, Response, Tensor};
 use bytes::{BufMut, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -11,6 +11,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use super::compression::Encoding;
 use super::framing::PREFIX;
 use super::parameters::to_proto;
+use super::status;
 use crate::body::{Chunks, LARGE};
 
 /// What a message is put into.
@@ -80,7 +81,7 @@ impl Encoder {
 
     /// Adds the error of one request of a stream, framed.
     pub(super) fn error(&self, error: &Error, id: &str, out: &mut Chunks) {
-        let parameters = vec![("anyserve_code".to_owned(), anyserve_core::Parameter::Text(error.code.name().into()))];
+        let parameters = vec![(status::CODE.to_owned(), Parameter::Text(error.code.name().into()))];
         let response = Response { id: id.to_owned(), parameters, ..Response::default() };
         let sizes = Sizes::of(&response);
         let mut message = Chunks::default();
@@ -224,7 +225,7 @@ fn put_parameters(out: &mut BytesMut, parameters: &Parameters) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyserve_core::{Datatype, Parameter};
+    use anyserve_core::Datatype;
     use anyserve_proto::inference::{ModelInferResponse, ModelStreamInferResponse};
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -291,7 +292,7 @@ mod tests {
         let read: ModelStreamInferResponse = message(chunks);
         let inner = read.infer_response.unwrap();
         assert_eq!((&*read.error_message, &*inner.id), ("full", "7"));
-        assert_eq!(inner.parameters["anyserve_code"], to_proto(&Parameter::Text("OVERLOADED".into())));
+        assert_eq!(inner.parameters[status::CODE], to_proto(&Parameter::Text("OVERLOADED".into())));
     }
 
     #[test]

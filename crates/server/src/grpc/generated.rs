@@ -39,10 +39,8 @@ impl Generated {
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
         let health = HealthServer::new(Health::new(upstream, leaving.clone()));
-        let mut services = vec![
-            ("/inference.GRPCInferenceService/", boxed(inference)),
-            ("/grpc.health.v1.Health/", boxed(health)),
-        ];
+        let mut services =
+            vec![("/inference.GRPCInferenceService/", boxed(inference)), ("/grpc.health.v1.Health/", boxed(health))];
         services.extend(reflection::services(&leaving));
         Self { services }
     }

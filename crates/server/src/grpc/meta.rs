@@ -114,7 +114,8 @@ impl<S: Upstream> GrpcInferenceService for Meta<S> {
     async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
         let TraceSettingRequest { settings, model_name } = request.into_inner();
         // Under the model's own name, so that clients cannot make up new ones.
-        let model = if model_name.is_empty() { model_name } else { self.find(&model_name, "")?[0].handler.model_name() };
+        let model =
+            if model_name.is_empty() { model_name } else { self.find(&model_name, "")?[0].handler.model_name() };
         answer(self.traces.update(&model, settings))
     }
 

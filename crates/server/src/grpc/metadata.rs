@@ -72,8 +72,20 @@ impl Metadata {
 /// Headers that are about the connection or the encoding of the call, and binary ones.
 fn is_of_transport(name: &str) -> bool {
     const NAMES: [&str; 14] = [
-        "te", "content-type", "user-agent", "content-length", "accept-encoding", "host", "connection", "keep-alive",
-        "proxy-authenticate", "proxy-authorization", "proxy-connection", "trailer", "transfer-encoding", "upgrade",
+        "te",
+        "content-type",
+        "user-agent",
+        "content-length",
+        "accept-encoding",
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
     ];
     NAMES.contains(&name) || name.starts_with("grpc-") || name.ends_with("-bin")
 }

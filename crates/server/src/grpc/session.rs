@@ -20,8 +20,8 @@ use std::time::Instant;
 use anyserve_core::{Error, Expects, Parameter, Reply, Request, Response, Responses};
 use anyserve_proto::inference::ModelInferRequest;
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt};
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt};
 use hyper::body::Incoming;
 use prost::Message as _;
 use tower::ServiceExt;
@@ -272,11 +272,7 @@ impl<S: Upstream> Session<S> {
 }
 
 /// Runs one request up to its reply. A panic is a reply, too.
-fn settle<S: Upstream>(
-    upstream: S,
-    request: Request,
-    ticket: Ticket,
-) -> Pin<Box<dyn Future<Output = Settled> + Send>> {
+fn settle<S: Upstream>(upstream: S, request: Request, ticket: Ticket) -> Pin<Box<dyn Future<Output = Settled> + Send>> {
     Box::pin(async move {
         let reply = AssertUnwindSafe(upstream.oneshot(request)).catch_unwind().await;
         let reply = reply.unwrap_or_else(|panic| Err(panicked(&*panic)));

@@ -53,7 +53,11 @@ impl TraceSettings {
         for (name, values) in changes {
             let settings = own.entry(model.to_owned()).or_default();
             // No values: back to what it would be without.
-            if values.is_empty() { settings.remove(name) } else { settings.insert(name, values) };
+            if values.is_empty() {
+                settings.remove(name)
+            } else {
+                settings.insert(name, values)
+            };
         }
         let value = |name, default: &str| {
             let set = own.get(model).and_then(|own| own.get(name)).or_else(|| own.get("")?.get(name));
@@ -105,14 +109,17 @@ impl LogSettings {
         for (name, value) in changes.collect::<Result<Vec<_>, _>>()? {
             settings.insert(name, value);
         }
-        let told = |(name, value): (&&str, &Told)| {
-            ((*name).to_owned(), LogValue { parameter_choice: Some(value.clone()) })
-        };
+        let told =
+            |(name, value): (&&str, &Told)| ((*name).to_owned(), LogValue { parameter_choice: Some(value.clone()) });
         Ok(LogSettingsResponse { settings: settings.iter().map(told).collect() })
     }
 }
 
-fn check_log(settings: &BTreeMap<&'static str, Told>, name: &str, asked: AskedLog) -> Result<(&'static str, Told), Error> {
+fn check_log(
+    settings: &BTreeMap<&'static str, Told>,
+    name: &str,
+    asked: AskedLog,
+) -> Result<(&'static str, Told), Error> {
     let Some((name, now)) = settings.get_key_value(name) else {
         return Err(Error::invalid(format!("unknown log setting '{name}'")));
     };

@@ -9,8 +9,9 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::body::Body;
 
-/// The trailer that names the code of the closed set; several codes share one gRPC status.
-const CODE: &str = "x-anyserve-code";
+/// The trailer, and inside a stream the parameter, that names the code of the closed set; several codes share one gRPC
+/// status.
+pub(super) const CODE: &str = "x-anyserve-code";
 
 /// Longest message and longest traceback in a status, in bytes. They travel in trailers, for which clients commonly
 /// take no more than 8 KiB.

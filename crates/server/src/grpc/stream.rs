@@ -38,11 +38,8 @@ pub(crate) fn stream_infer<S: Upstream>(app: &Arc<App<S>>, request: Request<Inco
         Ok(metadata) => metadata,
         Err(error) => return status::refusal(&error),
     };
-    let limits = FrameLimits {
-        max_message: app.limits.max_message,
-        encoding: metadata.encoding,
-        budget: app.budget.clone(),
-    };
+    let limits =
+        FrameLimits { max_message: app.limits.max_message, encoding: metadata.encoding, budget: app.budget.clone() };
     let encoding = metadata.answer;
     let stream = Stream {
         deadline: metadata.deadline.map(|at| Box::pin(tokio::time::sleep_until(timeout::give_up_at(at)))),
@@ -90,7 +87,8 @@ impl<S: Upstream> Stream<S> {
     /// Reads no further requests; those that are in flight are answered.
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if let Some(session) = &mut self.session {
-            session.refuse_further(Error::new(Code::Draining, "the server is leaving: send further requests elsewhere"));
+            session
+                .refuse_further(Error::new(Code::Draining, "the server is leaving: send further requests elsewhere"));
         }
         self.poll(cx)
     }

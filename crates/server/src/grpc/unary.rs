@@ -45,11 +45,8 @@ async fn answer<S: Upstream>(
     metadata: &Metadata,
     now: Instant,
 ) -> Result<(Chunks, Call), Error> {
-    let limits = FrameLimits {
-        max_message: app.limits.max_message,
-        encoding: metadata.encoding,
-        budget: app.budget.clone(),
-    };
+    let limits =
+        FrameLimits { max_message: app.limits.max_message, encoding: metadata.encoding, budget: app.budget.clone() };
     // Kept until there is an answer: to drop it would tell the client that its request is not wanted.
     let mut messages = Messages::new(body, limits);
     let message = timeout::within(metadata.deadline, messages.next()).await?;
@@ -62,22 +59,14 @@ async fn answer<S: Upstream>(
     ended.map(|chunks| (chunks, call))
 }
 
-async fn serve<S: Upstream>(
-    app: &App<S>,
-    message: ModelInferRequest,
-    metadata: &Metadata,
-) -> Result<Chunks, Error> {
+async fn serve<S: Upstream>(app: &App<S>, message: ModelInferRequest, metadata: &Metadata) -> Result<Chunks, Error> {
     let Decode { request, .. } = decode(message, metadata, Expects::One, &app.limits)?;
     let asked = Asked::of(&request);
     let reply = app.upstream.clone().oneshot(request).await?;
     let mut response = one(reply, &asked.model)?;
     asked.check(&response)?;
     asked.restore(&mut response);
-    let encoder = Encoder {
-        envelope: Envelope::Unary,
-        encoding: metadata.answer,
-        max_message: app.limits.max_message,
-    };
+    let encoder = Encoder { envelope: Envelope::Unary, encoding: metadata.answer, max_message: app.limits.max_message };
     let mut chunks = Chunks::default();
     encoder.response(response, &mut chunks)?;
     Ok(chunks)

@@ -33,8 +33,6 @@ fn ready<S: Upstream>(app: &App<S>) -> Response {
 
 /// Which capability it is that isn't ready.
 fn capabilities(catalog: &Catalog) -> Vec<Value> {
-    let row = |entry: &anyserve_core::CatalogEntry| {
-        json!({ "capability": entry.handler.capability.to_string(), "ready": entry.ready })
-    };
+    let row = |entry: &anyserve_core::CatalogEntry| json!({ "capability": entry.handler.capability.to_string(), "ready": entry.ready });
     catalog.entries.iter().map(row).collect()
 }

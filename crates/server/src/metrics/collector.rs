@@ -66,7 +66,12 @@ impl Scrape {
     fn inside(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let inside = &self.inside;
         gauges(encoder, "queue_depth", "Requests that wait for a worker, by worker group", grouped(&inside.queued))?;
-        gauges(encoder, "worker_requests", "Requests that are with a worker, by worker group", grouped(&inside.in_flight))?;
+        gauges(
+            encoder,
+            "worker_requests",
+            "Requests that are with a worker, by worker group",
+            grouped(&inside.in_flight),
+        )?;
         let workers = inside.workers.iter();
         let workers = workers.map(|row| (vec![("group", row.group.as_str()), ("state", row.state)], row.count));
         gauges(encoder, "workers", "Workers by group and state", workers)?;

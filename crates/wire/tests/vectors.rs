@@ -1,0 +1,139 @@
+//! The golden vectors in `tests/vectors`: one frame of each kind, byte for byte.
+//!
+//! The Python tests read the same files with a codec of their own. A byte that changes here changes the protocol. Run
+//! with `ANYSERVE_WRITE_VECTORS=1` to write the files of new frames; it is never set where tests count.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyserve_core::{Code, Datatype, Limits};
+use anyserve_wire::{Decoder, Frame, Kind, flags, message};
+use prost::Message;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors")
+}
+
+fn pair(key: &str, value: message::Value) -> message::KeyValue {
+    message::KeyValue { key: key.into(), value: Some(value) }
+}
+
+fn every_value() -> Vec<message::KeyValue> {
+    vec![
+        pair("text", message::Value::Text("ü".into())),
+        pair("int", message::Value::Int(-3)),
+        pair("double", message::Value::Double(0.5)),
+        pair("bool", message::Value::Bool(false)),
+        pair("uint", message::Value::Uint(u64::MAX)),
+    ]
+}
+
+fn tensor(name: &str, datatype: Datatype, shape: &[i64], len: u64) -> message::Tensor {
+    let parameters = if name == "x" { every_value() } else { vec![] };
+    message::Tensor { name: name.into(), datatype: datatype.number(), shape: shape.into(), len, parameters }
+}
+
+fn hello() -> message::Hello {
+    let spec = message::TensorSpec { name: "x".into(), datatype: Datatype::Fp32.number(), shape: vec![-1, 300] };
+    let full = message::Handler {
+        capability: every_value()[..4].to_vec(),
+        function: "chat".into(),
+        inputs: vec![spec.clone()],
+        declares_inputs: true,
+        outputs: vec![spec],
+        declares_outputs: true,
+        stream: true,
+        concurrency: 64,
+        max_queue: 100,
+        timeout_us: 1_500_000,
+        max_batch_size: 8,
+    };
+    let least = message::Handler { function: "echo".into(), concurrency: 1, ..Default::default() };
+    message::Hello { pid: 4711, worker: 3, token: "secret".into(), handlers: vec![full, least], concurrency: 65 }
+}
+
+fn request() -> message::Request {
+    message::Request {
+        handler: 1,
+        slot: 4095,
+        attempt: 2,
+        remaining_us: 30_000_001,
+        model: "echo".into(),
+        version: "1".into(),
+        id: "abc".into(),
+        inputs: vec![tensor("x", Datatype::Fp32, &[1, 2], 8), tensor("empty", Datatype::Bytes, &[0], 0)],
+        outputs: vec!["y".into(), "z".into()],
+        parameters: every_value(),
+        headers: vec![message::Header { name: "x-a".into(), value: "b".into() }],
+    }
+}
+
+fn response(compute_ns: u64) -> message::Response {
+    message::Response { outputs: vec![tensor("y", Datatype::Int8, &[3], 3)], parameters: every_value(), compute_ns }
+}
+
+fn failed() -> message::Failed {
+    message::Failed {
+        code: Code::Overloaded.number(),
+        message: "come back".into(),
+        traceback: "Traceback".into(),
+        compute_ns: 1_000,
+        retry_after_ms: 1_501,
+    }
+}
+
+fn framed(kind: Kind, flags: u16, id: u64, meta: &impl Message, body: &'static [u8]) -> Frame {
+    Frame { flags, body: body.into(), ..Frame::with_meta(kind, id, meta) }
+}
+
+fn vectors() -> Vec<Frame> {
+    let welcome =
+        message::Welcome { max_meta: 1 << 24, max_body: 1 << 30, stream_window: 1 << 20, slots: "/tmp/slots".into() };
+    vec![
+        framed(Kind::Hello, 0, 0, &hello(), b""),
+        framed(Kind::Welcome, 0, 0, &welcome, b""),
+        Frame::bare(Kind::Ready, 0),
+        framed(Kind::Request, 0, 7, &request(), b"\0\0\x80\x3f\0\0\0\x40"),
+        framed(Kind::Chunk, 0, 7, &response(0), b"\x01\x02\xff"),
+        framed(Kind::Done, flags::RESPONSE, u64::MAX >> 3, &response(1_000_000), b"\x01\x02\xff"),
+        framed(Kind::Failed, flags::NOT_STARTED, 7, &failed(), b""),
+        Frame::bare(Kind::Cancel, 7),
+        framed(Kind::Credit, 0, 7, &message::Credit { bytes: 65_536 }, b""),
+        Frame::bare(Kind::Drain, 0),
+        Frame::bare(Kind::Ping, 99),
+        Frame::bare(Kind::Pong, 99),
+    ]
+}
+
+fn path_of(frame: &Frame) -> PathBuf {
+    folder().join(format!("{:?}.bin", frame.kind).to_lowercase())
+}
+
+#[test]
+fn there_is_one_vector_for_each_kind() {
+    let kinds: Vec<_> = vectors().iter().map(|frame| frame.kind).collect();
+    assert_eq!(kinds, Kind::all().collect::<Vec<_>>());
+}
+
+#[test]
+fn every_frame_is_written_as_its_vector_says() {
+    for frame in vectors() {
+        if std::env::var_os("ANYSERVE_WRITE_VECTORS").is_some() {
+            fs::write(path_of(&frame), frame.to_bytes()).unwrap();
+        }
+        assert_eq!(fs::read(path_of(&frame)).unwrap(), frame.to_bytes(), "{:?}", frame.kind);
+    }
+}
+
+#[test]
+fn every_vector_is_read_as_the_frame_that_it_is() {
+    for frame in vectors() {
+        let bytes = fs::read(path_of(&frame)).unwrap();
+        assert_eq!(Decoder::new(Limits::default()).feed(&bytes).unwrap(), [frame]);
+    }
+    let read = |kind: Kind| vectors().into_iter().find(|frame| frame.kind == kind).unwrap();
+    assert_eq!(read(Kind::Hello).message::<message::Hello>().unwrap(), hello());
+    assert_eq!(read(Kind::Request).message::<message::Request>().unwrap(), request());
+    assert_eq!(read(Kind::Done).message::<message::Response>().unwrap(), response(1_000_000));
+    assert_eq!(read(Kind::Failed).message::<message::Failed>().unwrap(), failed());
+}

@@ -1,0 +1,625 @@
+# ruff: noqa: PYI021 - this is the reference manual; the compiled module has no other.
+"""The Rust half of AnyServe: messages, the worker's loop, the client, the replica.
+
+Apps import these names from `anyserve`; what starts with an underscore is for the package itself.
+"""
+
+from asyncio import AbstractEventLoop, Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from logging import Logger, LoggerAdapter
+from typing import Any, Literal, Never, Self, SupportsIndex, TypeAlias, final
+
+import numpy.typing as npt
+
+from anyserve.handlers import Handler
+
+_Parameter: TypeAlias = bool | int | float | str
+_Array: TypeAlias = npt.NDArray[Any]
+
+# === messages of KServe v2 ===
+
+@final
+class Contents:
+    """The elements of one tensor, in whatever form they came.
+
+    Assigning the contents of an input to an output moves a reference and no bytes. A typed list is made when it is
+    first asked for; from then on it *is* the contents, so that appending to it counts. Which list a tensor has:
+
+    ==================  =====================
+    `bool_contents`     BOOL
+    `int_contents`      INT8, INT16, INT32
+    `int64_contents`    INT64
+    `uint_contents`     UINT8, UINT16, UINT32
+    `uint64_contents`   UINT64
+    `fp32_contents`     FP32
+    `fp64_contents`     FP64
+    `bytes_contents`    BYTES
+    ==================  =====================
+
+    FP16 and BF16 have `raw` only. A list of another datatype than the tensor's is empty. Setting one form replaces
+    what was there. Whether the elements fit datatype and shape is checked when the message is sent.
+
+    Args:
+        raw: the elements as the protocol's raw bytes, any bytes-like object.
+        **lists: at most one of the typed lists, such as ``int64_contents=[1, 2]``.
+
+    Raises:
+        InvalidInput: more than one form is given.
+        TypeError: there is no list of that name.
+    """
+
+    def __new__(cls, *, raw: object | None = None, **lists: Iterable[Any]) -> Contents: ...
+    @property
+    def raw(self) -> bytes:
+        """The raw bytes: row-major, little-endian; each element of BYTES after its length in 4 bytes. A copy.
+
+        Raises:
+            ValueError: they are a typed list that is part of no tensor yet, or does not fit the tensor's datatype.
+        """
+
+    @raw.setter
+    def raw(self, raw: Any) -> None: ...
+    @property
+    def bool_contents(self) -> list[bool]: ...
+    @bool_contents.setter
+    def bool_contents(self, values: Iterable[bool]) -> None: ...
+    @property
+    def int_contents(self) -> list[int]: ...
+    @int_contents.setter
+    def int_contents(self, values: Iterable[int]) -> None: ...
+    @property
+    def int64_contents(self) -> list[int]: ...
+    @int64_contents.setter
+    def int64_contents(self, values: Iterable[int]) -> None: ...
+    @property
+    def uint_contents(self) -> list[int]: ...
+    @uint_contents.setter
+    def uint_contents(self, values: Iterable[int]) -> None: ...
+    @property
+    def uint64_contents(self) -> list[int]: ...
+    @uint64_contents.setter
+    def uint64_contents(self, values: Iterable[int]) -> None: ...
+    @property
+    def fp32_contents(self) -> list[float]: ...
+    @fp32_contents.setter
+    def fp32_contents(self, values: Iterable[float]) -> None: ...
+    @property
+    def fp64_contents(self) -> list[float]: ...
+    @fp64_contents.setter
+    def fp64_contents(self, values: Iterable[float]) -> None: ...
+    @property
+    def bytes_contents(self) -> list[bytes]: ...
+    @bytes_contents.setter
+    def bytes_contents(self, values: Iterable[bytes | str]) -> None: ...
+
+@final
+class InferInput:
+    """One input tensor of a request.
+
+    The worker makes them; tests of handlers and clients may make them too.
+
+    Args:
+        name: unique among the inputs of the request.
+        datatype_or_array: name of the datatype, such as ``"FP32"``, or an array that gives datatype and shape. What is
+            no array is given to `numpy.asarray`; text and bytes become BYTES.
+        shape: dimensions, none negative; not with an array.
+        datatype: the datatype that the array must have; ``"BF16"`` rounds a float32 array to nearest, ties to even.
+        contents: the elements; not with an array.
+        parameters: of this tensor alone.
+
+    Raises:
+        InvalidInput: datatype, shape and elements do not fit each other; the message names the input and both numbers.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        datatype_or_array: object | None = None,
+        shape: Sequence[SupportsIndex] | None = None,
+        *,
+        datatype: str | None = None,
+        contents: Contents | None = None,
+        parameters: dict[str, _Parameter] | None = None,
+    ) -> InferInput: ...
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def datatype(self) -> str:
+        """One of the protocol's 14, such as ``"FP32"``."""
+
+    @property
+    def shape(self) -> list[int]:
+        """Its dimensions; empty for a scalar. A new list each time."""
+
+    @property
+    def contents(self) -> Contents:
+        """The elements; the same object each time."""
+
+    @property
+    def parameters(self) -> dict[str, _Parameter]:
+        """Parameters of this tensor alone."""
+
+    def as_numpy(self) -> _Array:
+        """The tensor as a read-only array with shape `shape`; the same object each time.
+
+        For the fixed-size datatypes it is a view on the bytes that were received, and keeps them alive by itself. BYTES
+        give an ``object`` array of `bytes`, BF16 a float32 array: those are copies.
+        """
+
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class ModelInferRequest:
+    """A request.
+
+    Args:
+        model_name: what the caller called; empty if the capability was named by other means.
+        inputs: the input tensors, with different names.
+        id: the caller's id; empty if none was given.
+        model_version: what the caller asked for; empty leaves the choice to the replica.
+        parameters: of the request.
+        outputs: names of the outputs that are wanted; empty is all.
+
+    Raises:
+        InvalidInput: two inputs have the same name.
+    """
+
+    def __new__(
+        cls,
+        model_name: str = "",
+        inputs: Sequence[InferInput] | None = None,
+        *,
+        id: str = "",  # noqa: A002 - the protocol's name
+        model_version: str = "",
+        parameters: dict[str, _Parameter] | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> ModelInferRequest: ...
+    @property
+    def model_name(self) -> str:
+        """What the caller called; empty if the capability was named by other means."""
+
+    @property
+    def model_version(self) -> str:
+        """The version that the caller asked for; empty if it left the choice to the replica."""
+
+    @property
+    def id(self) -> str:
+        """The caller's id; empty if none was given."""
+
+    @property
+    def parameters(self) -> dict[str, _Parameter]:
+        """Parameters of the request; the same dict as `Context.parameters`."""
+
+    @property
+    def inputs(self) -> list[InferInput]:
+        """The input tensors, in the caller's order."""
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs that are wanted; empty is all. The runtime leaves the others out by itself."""
+
+    def input(self, name: str) -> InferInput:
+        """The input with this name.
+
+        Raises:
+            InvalidInput: there is none; the message names those that there are.
+        """
+
+@final
+class InferOutput:
+    """One output tensor of a response; made by `ModelInferResponse.add_output`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def datatype(self) -> str:
+        """One of the protocol's 14, such as ``"FP32"``."""
+
+    @property
+    def shape(self) -> list[int]:
+        """Its dimensions; empty for a scalar. A new list each time."""
+
+    @property
+    def contents(self) -> Contents:
+        """The elements."""
+
+    @contents.setter
+    def contents(self, contents: Contents) -> None: ...
+    @property
+    def parameters(self) -> dict[str, _Parameter]:
+        """Parameters of this tensor alone."""
+
+    def as_numpy(self) -> _Array:
+        """The tensor as a read-only array with shape `shape`; BYTES as ``object``, BF16 as float32.
+
+        Raises:
+            ValueError: the contents do not fit datatype and shape.
+        """
+
+    def __eq__(self, value: object, /) -> bool: ...
+
+@final
+class ModelInferResponse:
+    """A response.
+
+    The runtime fills in model name, version and id, so that a handler need not.
+
+    Args:
+        model_name: what the caller called.
+        id: the request's id.
+        model_version: the version that served it.
+        parameters: of the response.
+    """
+
+    model_name: str
+    id: str
+    model_version: str
+
+    def __new__(
+        cls,
+        model_name: str = "",
+        id: str = "",  # noqa: A002 - the protocol's name
+        model_version: str = "",
+        parameters: dict[str, _Parameter] | None = None,
+    ) -> ModelInferResponse: ...
+    @property
+    def outputs(self) -> list[InferOutput]:
+        """The output tensors, with different names."""
+
+    @property
+    def parameters(self) -> dict[str, _Parameter]:
+        """Parameters of the response."""
+
+    def add_output(
+        self,
+        name: str,
+        datatype_or_array: object | None = None,
+        shape: Sequence[SupportsIndex] | None = None,
+        *,
+        datatype: str | None = None,
+        parameters: dict[str, _Parameter] | None = None,
+    ) -> InferOutput:
+        """Add an output: ``add_output("y", array)``, or ``add_output("y", "FP32", [2, 3])`` and then `contents`.
+
+        An array of a fixed-size datatype is held, and read when the response is sent: that is before ``return`` gives
+        up control, or before a generator goes on. BYTES and BF16 are converted here.
+
+        Args:
+            name: unique among the outputs of the response.
+            datatype_or_array: name of the datatype, such as ``"FP32"``, or an array that gives datatype and shape. What
+                is no array is given to `numpy.asarray`; text and bytes become BYTES, a `str` as UTF-8.
+            shape: dimensions, none negative; not with an array.
+            datatype: the datatype that the array must have; ``"BF16"`` rounds a float32 array to nearest, ties to even.
+            parameters: of this tensor alone.
+
+        Raises:
+            ValueError: an array that no datatype can hold or of another datatype than asked for, or no possible shape;
+                the message names the output and the fix. Where the handler does not catch it, its caller gets
+                `HandlerError`.
+        """
+
+    def output(self, name: str) -> InferOutput:
+        """The output with this name.
+
+        Raises:
+            KeyError: there is none; the message names those that there are.
+        """
+
+@final
+class Buffer:
+    """Read-only bytes of a tensor: the base object of the arrays that `InferInput.as_numpy` gives."""
+
+    def __len__(self) -> int: ...
+
+# === inside a handler ===
+
+@final
+class Context:
+    """What a handler knows about the call it is in; its second argument.
+
+    The worker makes one for every request; tests of handlers may make one too, of a call that nobody cancels.
+
+    Args:
+        request_id: the caller's id.
+        capability: what the handler serves.
+        parameters: of the request.
+        headers: metadata of the call, lower-case names.
+        timeout_s: seconds that are left; ``None`` is no deadline.
+    """
+
+    def __new__(
+        cls,
+        *,
+        request_id: str = "",
+        capability: dict[str, _Parameter] | None = None,
+        parameters: dict[str, _Parameter] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> Context: ...
+    @property
+    def request_id(self) -> str:
+        """The caller's id; where none was given, a number that this worker has not used before."""
+
+    @property
+    def capability(self) -> dict[str, _Parameter]:
+        """The capability that matched. A copy."""
+
+    @property
+    def parameters(self) -> dict[str, _Parameter]:
+        """Parameters of the request."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Metadata of the call, lower-case names; a repeated header is joined with ``", "``."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first time that the request is sent to a worker."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller left. It costs a read of memory: a long handler may ask often, and stop."""
+
+    @property
+    def log(self) -> LoggerAdapter[Logger]:
+        """The logger ``anyserve.handler``, with `request_id` in each record."""
+
+    @property
+    def objects(self) -> Never:
+        """Not part of this version: raises `Unsupported`."""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, at least 0; ``None`` if there is none."""
+
+    def call(self, *args: Any, **kwargs: Any) -> Never:
+        """Not part of this version: raises `Unsupported`."""
+
+    def acall(self, *args: Any, **kwargs: Any) -> Never:
+        """Not part of this version: raises `Unsupported`."""
+
+@final
+class Stream:
+    """Sends the responses of one request; the third argument of a handler with ``stream=True``."""
+
+    def send(self, response: object) -> None:
+        """Send one response, now. Blocks while the caller is behind, with the interpreter's lock released.
+
+        Args:
+            response: a `ModelInferResponse`, or a dict from output names to arrays.
+
+        Raises:
+            Cancelled: the caller left.
+            RuntimeError: in an async handler, whose event loop it would block.
+            ValueError: the response does not fit its own shapes.
+        """
+
+    async def asend(self, response: object) -> None:
+        """Send one response; awaits while the caller is behind.
+
+        Args:
+            response: a `ModelInferResponse`, or a dict from output names to arrays.
+
+        Raises:
+            asyncio.CancelledError: the caller left.
+            RuntimeError: in a handler that is not async.
+            ValueError: the response does not fit its own shapes.
+        """
+
+    def _offer(self, response: object) -> Future[None] | None: ...
+
+# === the worker process ===
+
+def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handler]) -> None:
+    """Serve until the runtime says drain and everything is answered, or closes the socket.
+
+    Where every handler is sync with ``concurrency=1``, the calling thread runs them all, one request at a time.
+    Otherwise each sync handler has its threads, and async ones share one event loop in the calling thread. The process
+    ends at once if the runtime goes while handlers run, or breaks a rule of the protocol (exit code 1).
+
+    Args:
+        socket: path of the runtime's socket.
+        worker_id: the number that the runtime gave this worker.
+        token: the secret that the runtime gave this worker.
+        handlers: the rows of the app.
+
+    Raises:
+        OSError: the runtime cannot be reached.
+    """
+
+def report_start_failure(
+    socket: str,
+    worker_id: int,
+    token: str,
+    kind: Literal["target", "import", "app", "internal"],
+    message: str,
+    traceback: str,
+) -> None:
+    """Tell the runtime why this worker cannot start.
+
+    Args:
+        socket: path of the runtime's socket.
+        worker_id: the number that the runtime gave this worker.
+        token: the secret that the runtime gave this worker.
+        kind: whose mistake it is: ``"internal"`` is a defect of ours, the others are the user's to fix.
+        message: what is wrong, and the fix.
+        traceback: of the user's code; empty where none of it raised.
+
+    Raises:
+        OSError: the runtime cannot be reached.
+    """
+
+@final
+class _Bridge:
+    def attach(self, event_loop: AbstractEventLoop, over: Future[None]) -> None: ...
+    def fileno(self) -> int: ...
+    def drain(self) -> None: ...
+    def flush(self) -> None: ...
+    def terminate(self) -> None: ...
+
+@final
+class _Exchange:
+    def finish(self, value: object) -> None: ...
+    def fail(self, raised: BaseException) -> None: ...
+    def send(self, response: object) -> Future[None] | None: ...
+
+@final
+class _Server:
+    def run(self) -> Never: ...
+
+@final
+class _Terminate:
+    def __call__(self, _signal: object, _frame: object) -> None: ...
+
+# === client: what `anyserve.client` is built on ===
+
+def codes() -> list[tuple[str, int, int, str]]:
+    """Give the closed set of codes: of each its name, gRPC status, HTTP status and class in `anyserve.errors`."""
+
+@final
+class Call:
+    """One inference, checked and ready to be sent as often as wanted.
+
+    Args:
+        model: name of the model; with `capability` only what the response echoes.
+        inputs: ``(name, datatype, shape, data, parameters)`` of each, where `data` is a C-contiguous buffer of raw
+            elements, an `InferInput` or, for BYTES, a list of `bytes` and `str`. Large buffers are not copied: don't
+            write to them before the call is done.
+        version: of the model; empty leaves the choice to the server.
+        id: comes back in the response.
+        capability: keys and values that the serving capability must have.
+        outputs: names of the outputs that are wanted; empty is all.
+        parameters: of the request.
+        headers: metadata to send along.
+        timeout_s: seconds the caller waits, above 0.
+
+    Raises:
+        InvalidInput: an input whose bytes are not what datatype and shape say, or a value that cannot be sent.
+    """
+
+    def __new__(
+        cls,
+        model: str,
+        inputs: Sequence[tuple[str, str, Sequence[int], Any, dict[str, Any] | None]],
+        *,
+        version: str = "",
+        id: str = "",  # noqa: A002
+        capability: dict[str, Any] | None = None,
+        outputs: Sequence[str] = ...,
+        parameters: dict[str, Any] | None = None,
+        headers: Sequence[tuple[str, str]] = ...,
+        timeout_s: float | None = None,
+    ) -> Call: ...
+
+@final
+class Client:
+    """A connection to one server, for any number of threads and event loops, across forks too.
+
+    Methods that begin with ``start_`` return at once; the answer goes to the future, through the mailbox that the
+    future's loop watches. The others wait, without the GIL.
+
+    Args:
+        endpoint: ``host:port``, or ``http://…`` or ``https://…``.
+        tls_ca: PEM certificates of those who may have signed the server's; by default the system's.
+        tls_identity: own certificate and key, both PEM.
+
+    Raises:
+        InvalidInput: an endpoint or certificates that cannot be used.
+    """
+
+    def __new__(
+        cls, endpoint: str, *, tls_ca: bytes | None = None, tls_identity: tuple[bytes, bytes] | None = None
+    ) -> Client: ...
+    @property
+    def endpoint(self) -> str:
+        """The server as ``host:port``, with ``https://`` in front if the connection is encrypted."""
+
+    def infer(self, call: Call) -> ModelInferResponse:
+        """Send a call and wait for its answer."""
+
+    def start_infer(self, call: Call, future: Future[ModelInferResponse], mailbox: Mailbox) -> Pending:
+        """Send a call."""
+
+    def stream(self, call: Call) -> Responses:
+        """Give the answers to a call, one by one. It is sent when the first is asked for."""
+
+    def live(self, timeout_s: float | None) -> bool:
+        """Tell whether the server lives."""
+
+    def start_live(self, timeout_s: float | None, future: Future[bool], mailbox: Mailbox) -> Pending:
+        """Ask whether the server lives."""
+
+    def ready(self, model: tuple[str, str] | None, timeout_s: float | None) -> bool:
+        """Tell whether the server or a model, ``(name, version)``, takes requests."""
+
+    def start_ready(
+        self, model: tuple[str, str] | None, timeout_s: float | None, future: Future[bool], mailbox: Mailbox
+    ) -> Pending:
+        """Ask whether the server or a model takes requests."""
+
+    def metadata(self, model: tuple[str, str], timeout_s: float | None) -> dict[str, Any]:
+        """Give name, versions, platform, inputs and outputs of a model, ``(name, version)``."""
+
+    def start_metadata(
+        self, model: tuple[str, str], timeout_s: float | None, future: Future[dict[str, Any]], mailbox: Mailbox
+    ) -> Pending:
+        """Ask what a model is like."""
+
+    def close(self) -> None:
+        """Let go of the connection. Calls under way end as they would have; new ones are refused."""
+
+@final
+class Responses:
+    """The answers to one call, in order. Several threads may ask; each answer goes to one of them."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> ModelInferResponse: ...
+    def start_next(self, future: Future[ModelInferResponse | None], mailbox: Mailbox) -> Pending:
+        """Ask for the next answer; ``None`` is the end."""
+
+    def close(self) -> None:
+        """End the stream and cancel what is not done. Who waits for an answer gets the end."""
+
+@final
+class Mailbox:
+    """The answers for the futures of one event loop, which calls `deliver` when `fileno` is readable."""
+
+    def __new__(cls) -> Mailbox: ...
+    def fileno(self) -> int:
+        """The descriptor to watch."""
+
+    def deliver(self) -> None:
+        """Hand every answer to its future; futures that are done are left alone."""
+
+@final
+class Pending:
+    """A call under way for an event loop."""
+
+    def cancel(self) -> None:
+        """Cancel the call on the server. After its end nothing happens."""
+
+# === commands ===
+
+def serve(options: dict[str, Any], on_event: Callable[[str, dict[str, Any]], None]) -> int:
+    """Run a replica in this process until SIGTERM or SIGINT. Blocks, without the GIL; a second signal ends the process.
+
+    Args:
+        options: the options of `anyserve serve` by name (``grace_s`` for ``--grace-s``); a missing one was not given, and
+            comes from the file that ``config`` names, or its default.
+        on_event: called from other threads with a kind and its fields: ``worker`` (name, state, pid, detail),
+            ``serving`` (endpoint, capabilities, models, inputs, workers), ``draining`` (in_flight, grace_s),
+            ``stopped`` (clean, aborted).
+
+    Returns:
+        The exit code: 0 if every request was answered, 1 if some were aborted at the end of the grace.
+
+    Raises:
+        StartError: what was asked for cannot be served; the message has the fix.
+        TypeError: an option that there is not, or of another type.
+    """
+
+def bench(args: list[str]) -> int:
+    """Run `anyserve bench` with these arguments, without the GIL, and return its exit code (2: the arguments are wrong)."""

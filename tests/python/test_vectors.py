@@ -1,0 +1,85 @@
+"""The golden vectors of the worker socket, read with a codec that shares nothing with the runtime's."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.python.frames import CODES, KINDS, NOT_STARTED, RESPONSE, read_frame
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+VALUES = [
+    {"key": "text", "text": "ü"},
+    {"key": "int", "int": -3},
+    {"key": "double", "double": 0.5},
+    {"key": "bool", "bool": False},
+    {"key": "uint", "uint": 2**64 - 1},
+]
+OUTPUT = {"name": "y", "datatype": 5, "shape": [3], "len": 3, "parameters": []}
+
+
+def vector(kind: str):
+    frame, rest = read_frame((VECTORS / f"{kind.lower()}.bin").read_bytes())
+    assert rest == b""
+    assert frame.kind == kind
+    return frame
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_frame_is_written_again_as_it_was(kind):
+    assert vector(kind).to_bytes() == (VECTORS / f"{kind.lower()}.bin").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "number"), [("Ready", 0), ("Drain", 0), ("Cancel", 7), ("Ping", 99), ("Pong", 99)])
+def test_a_bare_frame_is_its_header(kind, number):
+    frame = vector(kind)
+    assert (frame.id, frame.flags, frame.meta, frame.body) == (number, 0, {}, b"")
+
+
+def test_hello_has_the_handler_table():
+    meta = vector("Hello").meta
+    assert (meta["pid"], meta["worker"], meta["token"], meta["concurrency"]) == (4711, 3, "secret", 65)
+    full, least = meta["handlers"]
+    assert full["capability"] == VALUES[:4]
+    assert full["inputs"] == full["outputs"] == [{"name": "x", "datatype": 10, "shape": [-1, 300]}]
+    assert (full["declares_inputs"], full["declares_outputs"], full["stream"]) == (True, True, True)
+    assert (full["concurrency"], full["max_queue"], full["timeout_us"]) == (64, 100, 1_500_000)
+    assert (least["function"], least["concurrency"], least["capability"]) == ("echo", 1, [])
+
+
+def test_welcome_has_the_limits():
+    meta = {"max_meta": 1 << 24, "max_body": 1 << 30, "stream_window": 1 << 20, "slots": "/tmp/slots"}
+    assert vector("Welcome").meta == meta
+
+
+def test_a_request_has_its_tensors_in_the_body():
+    frame = vector("Request")
+    meta = frame.meta
+    assert (frame.id, meta["handler"], meta["slot"], meta["attempt"]) == (7, 1, 4095, 2)
+    assert meta["remaining_us"] == 30_000_001
+    assert (meta["model"], meta["version"], meta["id"], meta["outputs"]) == ("echo", "1", "abc", ["y", "z"])
+    assert meta["headers"] == [{"name": "x-a", "value": "b"}]
+    assert meta["parameters"] == VALUES
+    full, empty = meta["inputs"]
+    assert full == {"name": "x", "datatype": 10, "shape": [1, 2], "len": 8, "parameters": VALUES}
+    assert empty == {"name": "empty", "datatype": 12, "shape": [0], "len": 0, "parameters": []}
+    assert frame.body == bytes.fromhex("0000803f00000040")
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "flags", "compute_ns"), [("Chunk", 7, 0, 0), ("Done", 2**61 - 1, RESPONSE, 1_000_000)]
+)
+def test_a_response_has_its_outputs_in_the_body(kind, number, flags, compute_ns):
+    frame = vector(kind)
+    assert (frame.id, frame.flags, frame.body) == (number, flags, b"\x01\x02\xff")
+    assert frame.meta == {"outputs": [OUTPUT], "parameters": VALUES, "compute_ns": compute_ns}
+
+
+def test_a_failure_has_a_code_and_a_text():
+    frame = vector("Failed")
+    assert (frame.id, frame.flags, CODES[frame.meta["code"]]) == (7, NOT_STARTED, "OVERLOADED")
+    assert (frame.meta["message"], frame.meta["traceback"]) == ("come back", "Traceback")
+    assert (frame.meta["compute_ns"], frame.meta["retry_after_ms"]) == (1_000, 1_501)
+
+
+def test_credit_has_its_bytes():
+    assert vector("Credit").meta == {"bytes": 65_536}
