@@ -204,11 +204,18 @@ def _first_leaf(value: Any) -> Any:
 def _as_array(name: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
+        if array.dtype == np.float64 and _are_ints(value):
+            # NumPy has no type for negative numbers beside ones beyond INT64, and would round them all.
+            array = np.asarray(value, dtype=np.uint64)
     except (ValueError, OverflowError, TypeError) as error:
         raise InvalidInput(f"input {name!r} is no array: {_why(value, error)}") from None
     if array.dtype.kind in "OSU":
         raise InvalidInput(f"input {name!r} is no array: {_why(value, None)}")
     return array
+
+
+def _are_ints(value: Any) -> bool:
+    return type(_first_leaf(value)) is int and all(type(leaf) is int for leaf in np.asarray(value, dtype=object).flat)
 
 
 def _why(value: Any, error: Exception | None) -> str:
@@ -237,7 +244,9 @@ def _packed(array: Array) -> Array:
     little = array if array.dtype.byteorder != ">" else array.astype(array.dtype.newbyteorder("<"))
     packed: Array = little if little.flags.c_contiguous else little.copy(order="C")
     # The type is of no account any more, and not every type (bfloat16) can be lent by name.
-    return packed.view(np.uint16) if packed.dtype.name == "bfloat16" else packed
+    packed = packed.view(np.uint16) if packed.dtype.name == "bfloat16" else packed
+    # The buffer of an array without dimensions has no shape, which its borrower cannot read.
+    return packed if packed.ndim else packed.reshape(1)
 
 
 def _of_texts(name: str, value: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import signal
 import socket
 import stat
@@ -15,7 +14,6 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from anyserve import Client, errors
-from tests.e2e import replicas
 from tests.e2e.messages import anyserve_code, infer, refused, stub, text
 from tests.e2e.replicas import WATCHDOG_S, Replica, assert_gone, lives, until
 
@@ -88,10 +86,11 @@ def test_a_killed_worker_fails_what_it_ran_at_once_and_the_rest_is_answered_by_t
     call, pid = calls(served), served.worker()
     running = call("hold", "running")
     served.noted("started-running")
-    others = [call("pid") for _ in range(20)]
+    others = [call("hold", "other") for _ in range(20)]
     call.waiting(21)
     kill(pid)
     lost = failure(running)
+    served.allow("go-other")
     assert isinstance(lost, errors.WorkerLost)
     assert (lost.code, type(lost).__mro__[1]) == ("WORKER_LOST", errors.AnyServeError)
     (new,) = {int(other.result(WATCHDOG_S)["pid"][0]) for other in others}
@@ -270,11 +269,14 @@ def test_what_a_worker_printed_last_before_its_death_is_in_the_log(replica, call
     served.says("last words")
 
 
-def test_a_handlers_traceback_is_in_the_log(replica, calls):
-    served = replica(*SERIAL)
-    assert isinstance(failure(calls(served)("raise", "deep inside")), errors.HandlerError)
-    served.says("deep inside")
-    until(lambda: "in raise_it" in served.stderr.read_text(), "the handler's frame in the log")
+def test_a_handlers_traceback_reaches_its_caller_in_debug_and_nobody_else(replica, calls):
+    plain, debug = replica(*SERIAL), replica(*SERIAL, "--log-level", "debug")
+    told, shown = (failure(calls(served)("raise", "deep inside")) for served in (plain, debug))
+    assert isinstance(told, errors.HandlerError)
+    assert str(told) == str(shown) == "ValueError: deep inside"
+    assert told.traceback is None
+    assert "in raise_it" in shown.traceback
+    assert "anyserve/worker" not in shown.traceback
 
 
 # === the end of the replica ===
@@ -434,7 +436,7 @@ def test_the_sockets_folder_is_private_and_gone_with_the_replica(replica, tmp_pa
     folder.mkdir()
     served = replica(*SERIAL, env={"TMPDIR": str(folder)})
     inside = [path for path in folder.rglob("*") if path.is_dir()]
-    assert inside
+    assert len(inside) == 1
     assert {stat.S_IMODE(path.lstat().st_mode) for path in inside} == {0o700}
     served.stop()
     assert list(folder.iterdir()) == []
@@ -541,7 +543,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(replica, calls,
     while len(full) < 3:
         sent = call(model, "h")
         running.append(sent)
-        until(lambda sent=sent, count=len(running) - len(full): sent.done()
+        until(lambda sent=sent, count=len(running): sent.done()
               or served.metric("anyserve_requests_in_flight") == count, "a request that waits or is refused")  # fmt: skip
         if sent.done():
             full.append(running.pop())
@@ -600,10 +602,10 @@ def test_a_slot_is_not_used_again_while_its_abandoned_handler_still_runs(replica
     assert second.result(WATCHDOG_S).outputs
 
 
-def test_two_hundred_restarts_of_handlers_processes_leave_nothing_behind(replica, calls):
+def test_restarts_leave_no_descriptors_behind(replica, calls):
     served = replica(*SERIAL, "--workers", "2")
     descriptors = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
-    for _ in range(5):
+    for _ in range(3):
         before = served.workers()
         for pid in before:
             kill(pid)
@@ -611,5 +613,3 @@ def test_two_hundred_restarts_of_handlers_processes_leave_nothing_behind(replica
     assert calls(served).now("pid")["pid"]
     now = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
     assert now <= descriptors + 5, f"{descriptors} descriptors became {now}"
-    assert re.search(r"worker-1 ready", served.output())
-    assert replicas.RUNNING

@@ -7,8 +7,8 @@ import weakref
 import numpy as np
 import pytest
 
-from anyserve import Contents, InferInput, InferOutput, ModelInferRequest, ModelInferResponse
-from anyserve.errors import InvalidInput
+from anyserve import Contents, Context, InferInput, InferOutput, ModelInferRequest, ModelInferResponse
+from anyserve.errors import InvalidInput, Unsupported
 
 DTYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -345,3 +345,28 @@ def test_messages_are_not_pickled():
 def test_an_output_is_made_by_its_response():
     with pytest.raises(TypeError, match=r"No constructor defined|cannot create"):
         InferOutput()
+
+
+# === context ===
+
+
+def test_a_context_for_a_test_has_what_it_is_given():
+    context = Context(request_id="7", capability={"type": "t"}, parameters={"k": 1}, headers={"h": "v"}, timeout_s=60)
+    assert (context.request_id, context.capability, context.parameters) == ("7", {"type": "t"}, {"k": 1})
+    assert (context.headers, context.attempt, context.cancelled) == ({"h": "v"}, 1, False)
+    assert 0 < context.remaining() <= 60
+    assert Context().remaining() is None
+    assert Context(timeout_s=0).remaining() == 0
+
+
+def test_a_handlers_log_carries_the_request(caplog):
+    with caplog.at_level("INFO", logger="anyserve.handler"):
+        Context(request_id="7").log.info("hello")
+    assert [(record.name, record.request_id) for record in caplog.records] == [("anyserve.handler", "7")]
+
+
+def test_what_is_not_there_yet_says_so():
+    context = Context()
+    for use in (lambda: context.objects, lambda: context.call(capability={}), lambda: context.acall("a", k=1)):
+        with pytest.raises(Unsupported, match="not part of this version"):
+            use()

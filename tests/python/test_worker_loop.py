@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.python.frames import NOT_STARTED, OFFERED, RECALLED, RESPONSE, STARTED, FakeRuntime, Frame, request, tensor
+from tests.python.frames import (
+    NOT_STARTED,
+    OFFERED,
+    RECALLED,
+    RESPONSE,
+    SLOTS,
+    STARTED,
+    FakeRuntime,
+    Frame,
+    request,
+    tensor,
+)
 
 APPS = Path(__file__).with_name("worker_apps.py")
 
@@ -24,6 +35,21 @@ def run():
     yield start
     for runtime in started:
         runtime.close()
+
+
+@pytest.fixture(scope="module")
+def _kept():
+    runtime = FakeRuntime(f"{APPS}:serial")
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def kept(_kept) -> FakeRuntime:
+    """A serial worker that survives the test: every request is answered, so that every slot is free again."""
+    for place in range(32):
+        _kept.set_slot(place, 0)
+    return _kept
 
 
 def parameters(**values) -> list[dict]:
@@ -69,24 +95,22 @@ def test_a_worker_that_cannot_load_its_app_says_why(run):
 # === requests ===
 
 
-def test_a_request_is_answered_with_its_outputs(run):
-    runtime = run("serial")
-    runtime.send(request(5, 0, [tensor("x", "FP32", [2], floats(1, 2))]))
-    done = runtime.expect("Done", 5)
+def test_a_request_is_answered_with_its_outputs(kept):
+    kept.send(request(5, 0, [tensor("x", "FP32", [2], floats(1, 2))]))
+    done = kept.expect("Done", 5)
     assert done.flags == RESPONSE
     assert done.outputs() == {"y": ("FP32", [2], floats(1, 2))}
     assert done.meta["compute_ns"] > 0
 
 
-def test_every_datatype_passes_through_unchanged(run):
-    runtime = run("serial")
+def test_every_datatype_passes_through_unchanged(kept):
     framed = b"\x01\0\0\0\xff" + bytes(4)
     datatypes = {"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4}
     datatypes |= {"INT64": 8, "FP16": 2, "FP32": 4, "FP64": 8, "BF16": 2}
     inputs = [tensor(name, name, [3], bytes(range(3 * size))) for name, size in datatypes.items()]
     inputs += [tensor("BYTES", "BYTES", [2], framed), tensor("empty", "FP32", [0, 7], b"")]
-    runtime.send(request(1, 1, inputs, id="abc", parameters=parameters(a=1, b=-0.5, c="ü", d=True)))
-    done = runtime.expect("Done", 1)
+    kept.send(request(1, 1, inputs, id="abc", parameters=parameters(a=1, b=-0.5, c="ü", d=True)))
+    done = kept.expect("Done", 1)
     expected = {f"output_{one['name']}": (one["shape"], one["data"]) for one in inputs}
     assert {name: (shape, data) for name, (_, shape, data) in done.outputs().items()} == expected
     assert {name: datatype for name, (datatype, _, _) in done.outputs().items()}["output_BF16"] == "BF16"
@@ -101,31 +125,28 @@ def test_many_requests_in_one_write_are_all_answered(run):
     assert [number_in(frame) for frame in answers] == list(range(1, 201))
 
 
-def test_a_large_tensor_goes_there_and_back(run):
-    runtime = run("serial")
+def test_a_large_tensor_goes_there_and_back(kept):
     data = np.arange(1 << 20, dtype=np.float32).tobytes()
     small = tensor("small", "UINT8", [3], b"abc")
     large = tensor("large", "FP32", [1 << 20], data)
-    runtime.send(request(1, 1, [small, large, {**small, "name": "last"}]))
-    outputs = runtime.expect("Done", 1).outputs()
+    kept.send(request(1, 1, [small, large, {**small, "name": "last"}]))
+    outputs = kept.expect("Done", 1).outputs()
     assert outputs["output_large"][2] == data
     assert outputs["output_small"][2] == outputs["output_last"][2] == b"abc"
 
 
-def test_frames_may_arrive_byte_by_byte(run):
-    runtime = run("serial")
-    runtime.set_slot(9, 9 << 3 | OFFERED)
+def test_frames_may_arrive_byte_by_byte(kept):
+    kept.set_slot(9, 9 << 3 | OFFERED)
     for byte in request(9, 0, [tensor("x", "FP32", [1], floats(3))]).to_bytes():
-        runtime.socket.sendall(bytes([byte]))
-    assert runtime.expect("Done", 9).body == floats(3)
+        kept.socket.sendall(bytes([byte]))
+    assert kept.expect("Done", 9).body == floats(3)
 
 
-def test_a_handler_sees_the_call_it_is_in(run):
-    runtime = run("serial")
+def test_a_handler_sees_the_call_it_is_in(kept):
     headers = [{"name": "x-a", "value": "1"}, {"name": "x-a", "value": "2"}, {"name": "x-b", "value": ""}]
     meta = {"id": "abc", "attempt": 2, "remaining_us": 30_000_001, "parameters": parameters(k=True)}
-    runtime.send(request(1, 11, headers=headers, **meta))
-    (_, _, data) = runtime.expect("Done", 1).outputs()["text"]
+    kept.send(request(1, 11, headers=headers, **meta))
+    (_, _, data) = kept.expect("Done", 1).outputs()["text"]
     known = eval(data[4:].decode())
     assert known == {
         "id": "abc", "attempt": 2, "headers": {"x-a": "1, 2", "x-b": ""}, "parameters": {"k": True},
@@ -153,10 +174,9 @@ def test_a_finished_reply_does_not_wait_for_a_long_handler(run):
         ("long", "HANDLER_ERROR", "ValueError: " + "x" * 1000),
     ],
 )
-def test_what_a_handler_raises_reaches_the_caller(run, kind, code, message):
-    runtime = run("serial")
-    runtime.send(request(1, 5, parameters=parameters(kind=kind)), request(2, 3))
-    failed = runtime.expect("Failed", 1)
+def test_what_a_handler_raises_reaches_the_caller(kept, kind, code, message):
+    kept.send(request(1, 5, parameters=parameters(kind=kind)), request(2, 3))
+    failed = kept.expect("Failed", 1)
     assert (failed.code, failed.flags) == (code, 0)
     assert failed.meta["message"].startswith(message)
     assert len(failed.meta["message"]) < 100_000
@@ -165,7 +185,7 @@ def test_what_a_handler_raises_reaches_the_caller(run, kind, code, message):
         assert failed.meta["traceback"].startswith("Traceback (most recent call last):\n")
         assert "in raises" in failed.meta["traceback"]
         assert "anyserve/handlers.py" not in failed.meta["traceback"]
-    runtime.expect("Done", 2)
+    kept.expect("Done", 2)
 
 
 @pytest.mark.parametrize(
@@ -180,13 +200,12 @@ def test_what_a_handler_raises_reaches_the_caller(run, kind, code, message):
         ("large", "the response has 67108865 bytes of tensors, at most 67108864 are allowed"),
     ],
 )
-def test_a_wrong_response_is_the_handlers_error(run, kind, message):
-    runtime = run("serial")
-    runtime.send(request(1, 6, parameters=parameters(kind=kind)), request(2, 3))
-    failed = runtime.expect("Failed", 1)
+def test_a_wrong_response_is_the_handlers_error(kept, kind, message):
+    kept.send(request(1, 6, parameters=parameters(kind=kind)), request(2, 3))
+    failed = kept.expect("Failed", 1)
     assert failed.code == "HANDLER_ERROR"
     assert message in failed.meta["message"]
-    runtime.expect("Done", 2)
+    kept.expect("Done", 2)
 
 
 # === cancelling ===
@@ -316,10 +335,9 @@ def test_a_token_is_sent_before_the_next_one_is_computed(run, app, handler):
     runtime.expect("Done", 1)
 
 
-def test_a_large_array_is_sent_before_its_generator_goes_on(run):
-    runtime = run("serial")
-    runtime.send(request(1, 12))
-    assert [set(runtime.expect("Chunk", 1).body) for _ in range(2)] == [{0}, {1}]
+def test_a_large_array_is_sent_before_its_generator_goes_on(kept):
+    kept.send(request(1, 12))
+    assert [set(kept.expect("Chunk", 1).body) for _ in range(2)] == [{0}, {1}]
 
 
 def test_the_blocking_send_is_refused_in_an_async_handler(run):
@@ -350,6 +368,16 @@ def test_an_exit_in_an_async_handler_is_an_error_and_the_worker_goes_on(run):
     runtime.expect("Done", 2)
 
 
+def test_places_of_requests_that_were_taken_back_are_free_again(run):
+    runtime = run("asynchronous")
+    for number in range(1, 2001):
+        runtime.set_slot(number, number << 3 | (RECALLED if number % 50 else OFFERED))
+    runtime.send(*(request(number, 6) for number in range(1, 2001)))
+    answers = [runtime.receive() for _ in range(2000)]
+    assert {frame.id for frame in answers if frame.kind == "Done"} == set(range(50, 2001, 50))
+    assert {frame.id for frame in answers if frame.flags == NOT_STARTED} == set(range(2001)) - set(range(0, 2001, 50))
+
+
 def test_a_sync_handler_with_concurrency_runs_on_as_many_threads(run):
     runtime = run("threads")
     runtime.send(*(request(number, 0) for number in range(1, 4)))
@@ -378,6 +406,19 @@ def test_a_ping_is_answered_during_a_long_handler(run, app, handler):
         assert runtime.frames_before_pong(number) == []
     gate.write_bytes(b"")
     runtime.expect("Done", 1)
+
+
+def test_a_ping_is_answered_while_a_handler_holds_the_interpreters_lock(run):
+    runtime = run("serial")
+    gate = runtime.fifo("gate")
+    with gate.open("r+b", buffering=0) as writer:
+        seen = runtime.folder / "seen"
+        runtime.send(request(1, 13, parameters=parameters(gate=str(gate), seen=str(seen))))
+        runtime.wait_until_started(1)
+        for number in range(1 << 40, (1 << 40) + 3):
+            assert runtime.frames_before_pong(number) == []
+        writer.write(b".")
+        runtime.expect("Done", 1)
 
 
 def test_requests_that_came_during_a_long_handler_are_served_after_it(run):
@@ -431,6 +472,16 @@ def test_a_worker_ends_with_its_runtime_whatever_its_handlers_do(run, app, handl
     runtime.frames_before_pong()
     runtime.socket.close()
     assert runtime.wait() == -signal.SIGKILL
+
+
+def test_more_requests_than_there_are_slots_end_the_worker(run):
+    runtime = run("serial")
+    gate = str(runtime.fifo("gate"))
+    runtime.send(
+        *(request(number, 2, slot=number % SLOTS, parameters=parameters(gate=gate)) for number in range(1, 4098))
+    )
+    assert runtime.wait() == 1
+    assert "more than 4096 requests are under way" in runtime.process.stderr.read()
 
 
 @pytest.mark.parametrize("app", ["serial", "asynchronous"])

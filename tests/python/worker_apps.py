@@ -1,6 +1,8 @@
 """Apps for the tests of the worker's loop. A handler that waits opens the named pipe in the parameter `gate`."""
 
 import asyncio
+import ctypes
+import os
 import threading
 import time
 from pathlib import Path
@@ -155,6 +157,18 @@ def mutate(request: ModelInferRequest):
     yield response
     array[:] = 1
     yield response
+
+
+@serial.capability(type="gil")  # 13
+def hold_the_lock(request: ModelInferRequest) -> ModelInferResponse:
+    """Wait for the gate without giving up the interpreter's lock, as a badly written extension does."""
+    gate = os.open(request.parameters["gate"], os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(gate, True)
+    Path(request.parameters["seen"]).write_text("waiting")
+    # The other end is open by now, so this blocks; `PyDLL` calls with the lock held.
+    ctypes.PyDLL(None).read(gate, ctypes.create_string_buffer(1), 1)
+    os.close(gate)
+    return number(1)
 
 
 # === asynchronous ===

@@ -33,7 +33,7 @@ fn instance<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> 
     class(py, error.code)?.call((&error.message,), Some(&more))
 }
 
-fn class<'py>(py: Python<'py>, code: Code) -> PyResult<Bound<'py, PyAny>> {
+fn class(py: Python<'_>, code: Code) -> PyResult<Bound<'_, PyAny>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let module = MODULE.get_or_try_init(py, || py.import("anyserve.errors").map(Bound::unbind))?;
     module.bind(py).getattr(code.python())

@@ -1,5 +1,5 @@
-//! Two servers to measure against each other: the ingress in front of a service that answers at once, and the same
-//! messages by an ordinary generated tonic service. `echo ingress|tonic [port]`.
+//! The ingress in front of a service that answers at once: what the ingress alone can do. `echo [port]`; to be measured
+//! against `anyserve-bench ceiling`.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -10,6 +10,10 @@ use anyserve_core::{
 };
 use anyserve_server::{Listener, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
+
+// The allocator of the real thing.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Answers every request with its own inputs.
 #[derive(Clone)]
@@ -46,7 +50,7 @@ impl Directory for Echo {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let port = std::env::args().nth(2).map_or(Ok(8001), |port| port.parse())?;
+    let port = std::env::args().nth(1).map_or(Ok(8001), |port| port.parse())?;
     let capability = Capability::try_new([("model".to_owned(), Value::Text("echo".to_owned()))])?;
     let entry = CatalogEntry { handler: Arc::new(Handler::new(capability)), ready: true };
     let echo = Echo(Arc::new(Catalog { entries: vec![entry], draining: false }));

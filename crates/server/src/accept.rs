@@ -54,7 +54,7 @@ impl<S: Upstream> Server<S> {
         let leaving = CancellationToken::new();
         let tasks = TaskTracker::new();
         Ok(Self {
-            app: App::new(config, upstream, leaving.clone()),
+            app: App::new(config, upstream, &leaving),
             connections: Connections::new(config, tls, tasks.clone()),
             tasks,
             leaving,

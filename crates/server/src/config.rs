@@ -10,11 +10,11 @@ use anyserve_core::Limits;
 pub struct ServerConfig {
     /// Bounds of what clients send. Of these the ingress uses `max_message`, `max_rank` and `max_tensors`.
     pub limits: Limits,
-    /// Name that ServerMetadata tells.
+    /// Name that `ServerMetadata` tells.
     pub server_id: String,
-    /// Version that ServerMetadata tells.
+    /// Version that `ServerMetadata` tells.
     pub version: String,
-    /// Protocol extensions that ServerMetadata tells.
+    /// Protocol extensions that `ServerMetadata` tells.
     pub extensions: Vec<String>,
     /// TLS, if connections are to be encrypted.
     pub tls: Option<TlsFiles>,
@@ -24,7 +24,7 @@ pub struct ServerConfig {
     pub max_connections: usize,
     /// Requests that one HTTP/2 connection may have open at the same time.
     pub max_concurrent_streams: u32,
-    /// Requests that one ModelStreamInfer call may have in flight; the client waits beyond that.
+    /// Requests that one `ModelStreamInfer` call may have in flight; the client waits beyond that.
     pub max_stream_requests: usize,
     /// Bytes of request messages, of all clients together, that may be held at the same time. Messages of less than
     /// one HTTP/2 frame are not counted. Beyond it requests are refused with `OVERLOADED`.

@@ -42,7 +42,7 @@ pub(crate) struct App<S> {
 // === impl App ===
 
 impl<S: Upstream> App<S> {
-    pub(crate) fn new(config: &ServerConfig, upstream: S, leaving: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(config: &ServerConfig, upstream: S, leaving: &CancellationToken) -> Arc<Self> {
         Arc::new_cyclic(|app| Self {
             upstream: upstream.clone(),
             limits: config.limits,

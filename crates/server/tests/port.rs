@@ -1,5 +1,7 @@
 //! The one port: HTTP paths, other gRPC services, garbage, TLS, drain.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::path::Path;

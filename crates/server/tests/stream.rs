@@ -1,4 +1,6 @@
-//! ModelStreamInfer from outside.
+//! `ModelStreamInfer` from outside.
+
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -477,8 +477,10 @@ pub(crate) fn group_name() -> String {
 }
 
 fn private_directory() -> Result<tempfile::TempDir, StartError> {
-    // A temporary directory of this crate has mode 0700 from its first moment.
-    tempfile::Builder::new().prefix("anyserve-").tempdir().map_err(|error| StartError {
+    use std::os::unix::fs::PermissionsExt;
+    // From its first moment: the sockets in it are for nobody else.
+    let owner_only = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix("anyserve-").permissions(owner_only).tempdir().map_err(|error| StartError {
         message: format!(
             "no private directory for the workers' sockets ({error}); set TMPDIR to one that can be written"
         ),

@@ -42,8 +42,7 @@ def _print_line(kind: str, event: Mapping[str, Any]) -> None:
     if text:
         # A pipe that nobody reads any more is no reason to stop serving.
         with suppress(OSError), _PRINTING:
-            # One write: events come from several threads, and `print` writes the end of the line by itself.
-            print(f"{text}\n", end="", flush=True)
+            print(text, flush=True)
 
 
 def line(kind: str, event: Mapping[str, Any]) -> str:

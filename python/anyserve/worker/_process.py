@@ -1,5 +1,6 @@
 """What the worker's Rust half asks of Python: its signals, and what to say of an exception."""
 
+import logging
 import signal
 import sys
 import traceback
@@ -39,7 +40,10 @@ def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:
         return "CANCELLED", "the handler was cancelled", None, None
     text = str(error)
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return HandlerError.code, message, _traceback(error), None
+    shown = _traceback(error)
+    # The caller gets the message; who wrote the handler needs to see where.
+    logging.getLogger("anyserve.handler").error("a handler raised\n%s", shown.rstrip())
+    return HandlerError.code, message, shown, None
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -86,6 +86,7 @@ def add_plain(app: AnyServe) -> None:
         print(f"{name} to stdout")
         print(f"{name} to stderr", file=sys.stderr)
         sys.stdout.write(f"{name} without an end")
+        sys.stdout.flush()
         sys.stdout.buffer.write(b"\xff\xfe\n")
         sys.stdout.flush()
         return {"pid": [os.getpid()]}

@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use bytes::Bytes;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::numpy::numpy;
@@ -55,11 +56,17 @@ impl Buffer {
 impl Borrowed {
     /// Borrows an array of a fixed-size datatype, or a contiguous copy of it if it has gaps.
     pub(crate) fn of_array(array: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = array.py();
+        if array.getattr(intern!(py, "ndim"))?.extract::<usize>()? == 0 {
+            // The buffer of an array without dimensions has no shape, which cannot be read.
+            let flat = array.call_method1(intern!(py, "reshape"), (1,))?;
+            return Ok(Self { buffer: PyUntypedBuffer::get(&flat)? });
+        }
         let buffer = PyUntypedBuffer::get(array)?;
         if buffer.is_c_contiguous() {
             return Ok(Self { buffer });
         }
-        let copy = numpy(array.py())?.contiguous.bind(array.py()).call1((array,))?;
+        let copy = numpy(py)?.contiguous.bind(py).call1((array,))?;
         Ok(Self { buffer: PyUntypedBuffer::get(&copy)? })
     }
 

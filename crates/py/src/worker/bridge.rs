@@ -3,7 +3,7 @@
 //! The reading thread collects events and wakes the loop by one descriptor; the loop takes all of them in one callback
 //! and makes tasks. Replies leave once per turn of the loop, or at once if nothing left for a while.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,10 +12,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 use super::call::{Call, Started, start};
 use super::context::check_room;
 use super::inbox::Incoming;
+use super::lane::Lane;
 use super::router::{Event, Router};
 use super::session::Session;
 use super::table::Kind;
@@ -43,12 +45,6 @@ struct EventLoop {
     over: Py<PyAny>,
     answer: Py<PyAny>,
     stream: Py<PyAny>,
-}
-
-#[derive(Default)]
-struct Lane {
-    running: u32,
-    waiting: VecDeque<Box<Incoming>>,
 }
 
 /// One request on the event loop.
@@ -87,50 +83,63 @@ impl Bridge {
     }
 
     /// Starts the handler, or lets the request wait until one of its handler's has ended.
-    fn admit(slf: &Bound<'_, Self>, incoming: Box<Incoming>) -> PyResult<()> {
+    fn admit(slf: &Bound<'_, Self>, incoming: Box<Incoming>) {
         let own = slf.get();
-        let limit = own.session.rows[incoming.row].handler.concurrency;
-        {
-            let mut lanes = own.lanes.lock();
-            let lane = &mut lanes[incoming.row];
-            if lane.running >= limit {
-                lane.waiting.push_back(incoming);
-                return Ok(());
-            }
-            lane.running += 1;
-        }
-        Self::launch(slf, *incoming)
-    }
-
-    fn launch(slf: &Bound<'_, Self>, incoming: Incoming) -> PyResult<()> {
-        let (py, own, row) = (slf.py(), slf.get(), incoming.row);
-        let Some(started) = start(py, &own.session, incoming) else {
-            own.plan_flush(py)?;
-            return Self::leave(slf, row);
-        };
-        let Started { call, request, arguments } = started?;
-        let (event_loop, id) = (own.event_loop(py)?, call.id);
-        let wrapper = if call.row().kind == Kind::AsyncGenerator { &event_loop.stream } else { &event_loop.answer };
-        let handler = call.row().call.clone_ref(py);
-        let (bridge, left) = (slf.clone().unbind(), AtomicBool::new(false));
-        let exchange = Bound::new(py, Exchange { call, request: request.unbind(), bridge, row, left })?;
-        let coroutine = wrapper.bind(py).call1((exchange, handler, arguments))?;
-        let task = event_loop.create_task.bind(py).call1((coroutine,))?;
-        own.tasks.lock().insert(id, task.unbind());
-        Ok(())
+        let (row, limit) = (incoming.row, own.session.rows[incoming.row].handler.concurrency);
+        let admitted = own.lanes.lock()[row].admit(incoming, limit);
+        Self::occupy(slf, row, admitted);
     }
 
     /// One request of this handler has ended; the next one starts.
-    fn leave(slf: &Bound<'_, Self>, row: usize) -> PyResult<()> {
-        let next = {
-            let mut lanes = slf.get().lanes.lock();
-            let next = lanes[row].waiting.pop_front();
-            if next.is_none() {
-                lanes[row].running -= 1;
+    fn leave(slf: &Bound<'_, Self>, row: usize) {
+        let next = slf.get().lanes.lock()[row].leave();
+        Self::occupy(slf, row, next);
+    }
+
+    /// Starts a request in a place of its handler's, and the next one if it does not keep the place.
+    fn occupy(slf: &Bound<'_, Self>, row: usize, mut next: Option<Box<Incoming>>) {
+        while let Some(incoming) = next {
+            match Self::launch(slf, *incoming) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => error.write_unraisable(slf.py(), Some(slf)),
             }
-            next
+            next = slf.get().lanes.lock()[row].leave();
+        }
+    }
+
+    /// True if there is an exchange now, which leaves by itself; false if the request was taken back.
+    fn launch(slf: &Bound<'_, Self>, incoming: Incoming) -> PyResult<bool> {
+        let (py, own, row) = (slf.py(), slf.get(), incoming.row);
+        let Some(started) = start(py, &own.session, incoming) else {
+            own.plan_flush(py)?;
+            return Ok(false);
         };
-        next.map_or(Ok(()), |incoming| Self::launch(slf, *incoming))
+        let Started { call, request, arguments } = started?;
+        let (id, kind, handler) = (call.id, call.row().kind, call.row().call.clone_ref(py));
+        let (request, bridge, left) = (request.unbind(), slf.clone().unbind(), AtomicBool::new(false));
+        let exchange = Bound::new(py, Exchange { call, request, bridge, row, left })?;
+        if let Err(error) = own.spawn(id, kind, (exchange, handler, arguments)) {
+            error.write_unraisable(py, Some(slf));
+        }
+        Ok(true)
+    }
+
+    fn spawn<'py>(
+        &self,
+        id: u64,
+        kind: Kind,
+        arguments: (Bound<'py, Exchange>, Py<PyAny>, Bound<'py, PyTuple>),
+    ) -> PyResult<()> {
+        let py = arguments.0.py();
+        let event_loop = self.event_loop(py)?;
+        let wrapper = if kind == Kind::AsyncGenerator { &event_loop.stream } else { &event_loop.answer };
+        let coroutine = wrapper.bind(py).call1(arguments)?;
+        let task = event_loop.create_task.bind(py).call1((coroutine,))?.unbind();
+        let earlier = self.tasks.lock().insert(id, task);
+        // Only now: what is dropped with it may want the lock.
+        drop(earlier);
+        Ok(())
     }
 
     fn cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
@@ -174,7 +183,8 @@ impl Bridge {
         self.session.link.flush(py);
         // The event that opens it is handled by this thread, so it cannot come before the future is in the map.
         let room = self.event_loop(py)?.create_future.bind(py).call0()?;
-        self.rooms.lock().insert(call.id, room.clone().unbind());
+        let earlier = self.rooms.lock().insert(call.id, room.clone().unbind());
+        drop(earlier);
         Ok(Some(room))
     }
 }
@@ -228,7 +238,10 @@ impl Bridge {
         let Some(router) = own.session.router() else { return Ok(()) };
         for event in router.take() {
             let handled = match event {
-                Event::Request(incoming) => Self::admit(slf, incoming),
+                Event::Request(incoming) => {
+                    Self::admit(slf, incoming);
+                    Ok(())
+                }
                 Event::Cancel(id) => own.cancel(py, id),
                 Event::Room(id) => own.open_room(py, id),
             };
@@ -264,7 +277,8 @@ impl Exchange {
         let room = bridge.get().rooms.lock().remove(&self.call.id);
         drop((task, room));
         bridge.get().plan_flush(py)?;
-        Bridge::leave(bridge, self.row)
+        Bridge::leave(bridge, self.row);
+        Ok(())
     }
 }
 

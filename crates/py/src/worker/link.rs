@@ -90,6 +90,14 @@ impl Link {
         }
     }
 
+    /// Sends what the socket takes of what is pending, unless another thread is at it; for a thread without the
+    /// interpreter's lock.
+    pub(super) fn flush_detached(&self) {
+        if let Some(mut outbox) = self.outbox.try_lock() {
+            outbox.try_flush();
+        }
+    }
+
     /// The outbox, without holding the interpreter's lock while another thread waits for the runtime to read.
     fn outbox(&self, py: Python<'_>) -> MutexGuard<'_, Outbox> {
         loop {

@@ -14,6 +14,7 @@ mod context;
 mod failure;
 mod flow;
 mod inbox;
+mod lane;
 mod link;
 mod outbox;
 mod reply;

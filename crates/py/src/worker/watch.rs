@@ -65,6 +65,8 @@ fn watch(session: &Session, pulse: &Pulse) {
         thread::park_timeout(TICK);
         let running = pulse.running.load(Ordering::SeqCst);
         if running != 0 && running == seen {
+            // Answers wait for a handler that used to be short, and this time is not.
+            session.link.flush_detached();
             take_over(session, pulse, running);
         }
         idle = if running == seen { idle + 1 } else { 0 };

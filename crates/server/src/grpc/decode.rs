@@ -1,4 +1,4 @@
-//! From a ModelInferRequest to the runtime's request.
+//! From a `ModelInferRequest` to the runtime's request.
 
 use anyserve_core::{Code, Datatype, Error, Expects, Limits, Parameter, Parameters, Query, Request, Tensor};
 use anyserve_proto::inference::ModelInferRequest;

@@ -14,7 +14,7 @@ use super::models::Model;
 const PLATFORM: &str = "anyserve";
 const BACKEND: &str = "python";
 
-/// The answer to ModelMetadata.
+/// The answer to `ModelMetadata`.
 pub(super) fn metadata(name: String, versions: Vec<String>, handler: &Handler) -> ModelMetadataResponse {
     ModelMetadataResponse {
         name,
@@ -25,7 +25,7 @@ pub(super) fn metadata(name: String, versions: Vec<String>, handler: &Handler) -
     }
 }
 
-/// The answer to ModelConfig.
+/// The answer to `ModelConfig`.
 pub(super) fn config(name: String, handler: &Handler) -> ModelConfig {
     let parameter = |(key, value): (&str, &anyserve_core::Value)| {
         (key.to_owned(), ModelParameter { string_value: value.to_string() })
@@ -43,9 +43,9 @@ pub(super) fn config(name: String, handler: &Handler) -> ModelConfig {
     }
 }
 
-/// One row of the answer to ModelStatistics: `counted` of all the model's capabilities, summed up.
+/// One row of the answer to `ModelStatistics`: `counted` of all the model's capabilities, summed up.
 pub(super) fn statistics(model: &Model, counted: impl Iterator<Item = Statistics>) -> ModelStatistics {
-    let sum = counted.fold(Statistics::default(), add);
+    let sum = counted.fold(Statistics::default(), |sum, more| add(&sum, &more));
     // Input and output are no steps of their own; their counts add up with the others all the same.
     let none = Durations { count: sum.compute.count, ..Durations::default() };
     ModelStatistics {
@@ -69,7 +69,7 @@ pub(super) fn statistics(model: &Model, counted: impl Iterator<Item = Statistics
     }
 }
 
-/// One row of the answer to RepositoryIndex.
+/// One row of the answer to `RepositoryIndex`.
 pub(super) fn index(model: Model, draining: bool) -> ModelIndex {
     let (state, reason) = match (draining, model.ready) {
         (true, _) => ("UNAVAILABLE", "the server is leaving"),
@@ -113,7 +113,7 @@ fn data_type(datatype: Datatype) -> DataType {
     }
 }
 
-fn add(sum: Statistics, more: Statistics) -> Statistics {
+fn add(sum: &Statistics, more: &Statistics) -> Statistics {
     Statistics {
         success: both(sum.success, more.success),
         fail: both(sum.fail, more.fail),

@@ -33,7 +33,7 @@ pub(crate) struct Generated {
 // === impl Generated ===
 
 impl Generated {
-    pub(crate) fn new<S: Upstream>(config: &ServerConfig, upstream: S, leaving: CancellationToken) -> Self {
+    pub(crate) fn new<S: Upstream>(config: &ServerConfig, upstream: S, leaving: &CancellationToken) -> Self {
         let meta = Meta::new(config, upstream.clone(), leaving.clone());
         let inference = GrpcInferenceServiceServer::new(meta)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -41,7 +41,7 @@ impl Generated {
         let health = HealthServer::new(Health::new(upstream, leaving.clone()));
         let mut services =
             vec![("/inference.GRPCInferenceService/", boxed(inference)), ("/grpc.health.v1.Health/", boxed(health))];
-        services.extend(reflection::services(&leaving));
+        services.extend(reflection::services(leaving));
         Self { services }
     }
 

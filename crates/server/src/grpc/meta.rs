@@ -3,7 +3,8 @@
 
 use anyserve_core::{Code, Error};
 use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use anyserve_proto::inference::*; // Two dozen messages, each named once below.
+#[allow(clippy::wildcard_imports)] // Forty messages, each named once below.
+use anyserve_proto::inference::*;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -13,7 +14,7 @@ use super::settings::{LogSettings, TraceSettings};
 use super::status::status;
 use crate::{ServerConfig, Upstream};
 
-/// The generated service's other half. ModelInfer and ModelStreamInfer never come here.
+/// The generated service's other half. `ModelInfer` and `ModelStreamInfer` never come here.
 pub(super) struct Meta<S> {
     upstream: S,
     leaving: CancellationToken,

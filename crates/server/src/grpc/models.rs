@@ -52,15 +52,12 @@ fn grouped(entries: Vec<(usize, &CatalogEntry)>, name: impl Fn(&Handler) -> Stri
     let mut models: Vec<Model> = Vec::new();
     for (place, entry) in entries {
         let (name, version) = (name(&entry.handler), entry.handler.version());
-        match models.iter_mut().find(|model| model.name == name && model.version == version) {
-            Some(model) => {
-                model.ready |= entry.ready;
-                model.places.push(place);
-            }
-            None => {
-                let (handler, ready) = (Arc::clone(&entry.handler), entry.ready);
-                models.push(Model { name, version, ready, handler, places: vec![place] });
-            }
+        if let Some(model) = models.iter_mut().find(|model| model.name == name && model.version == version) {
+            model.ready |= entry.ready;
+            model.places.push(place);
+        } else {
+            let (handler, ready) = (Arc::clone(&entry.handler), entry.ready);
+            models.push(Model { name, version, ready, handler, places: vec![place] });
         }
     }
     models

@@ -1,4 +1,4 @@
-//! One ModelStreamInfer call: many requests in, any number of responses out.
+//! One `ModelStreamInfer` call: many requests in, any number of responses out.
 //!
 //! ```text
 //! messages ─► pending ─┬─► One:  waits in `turns` until every earlier request has been answered or streams

@@ -25,7 +25,7 @@ struct Details {
     #[prost(string, tag = "2")]
     message: String,
     #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
+    causes: Vec<Any>,
 }
 
 /// `google.protobuf.Any`.
@@ -77,7 +77,7 @@ pub(crate) fn status(error: &Error) -> Status {
     let message = head(&error.message);
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(error.code.name()));
-    let details = Details { code: error.code.grpc(), message: message.to_owned(), details: details(error) };
+    let details = Details { code: error.code.grpc(), message: message.to_owned(), causes: details(error) };
     Status::with_details_and_metadata(code, message, details.encode_to_vec().into(), metadata)
 }
 
@@ -126,12 +126,20 @@ fn any(name: &str, message: &impl Message) -> Any {
 }
 
 fn head(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT)]
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The end of a traceback is where it says what happened.
 fn tail(text: &str) -> &str {
-    &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_TEXT))..]
+    let mut start = text.len().saturating_sub(MAX_TEXT);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 #[cfg(test)]
@@ -151,7 +159,7 @@ mod tests {
             assert_eq!(trailers["grpc-message"], "why");
             assert_eq!(trailers[CODE], code.name());
             let details = details_of(&Error::new(code, "why"));
-            let info = ErrorInfo::decode(details.details[0].value.clone()).unwrap();
+            let info = ErrorInfo::decode(details.causes[0].value.clone()).unwrap();
             assert_eq!((details.code, info.reason.as_str()), (code.grpc(), code.name()));
         }
     }
@@ -160,10 +168,10 @@ mod tests {
     fn retry_after_and_traceback_travel_as_details() {
         let error = Error::new(Code::Overloaded, "full").with_retry_after(Duration::from_millis(1500));
         let details = details_of(&error.with_traceback("Traceback: x"));
-        assert_eq!(details.details[1].type_url, "type.googleapis.com/google.rpc.RetryInfo");
-        let retry = RetryInfo::decode(details.details[1].value.clone()).unwrap();
+        assert_eq!(details.causes[1].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+        let retry = RetryInfo::decode(details.causes[1].value.clone()).unwrap();
         assert_eq!(retry.retry_delay, Some(Delay { seconds: 1, nanos: 500_000_000 }));
-        let debug = DebugInfo::decode(details.details[2].value.clone()).unwrap();
+        let debug = DebugInfo::decode(details.causes[2].value.clone()).unwrap();
         assert_eq!(debug.detail, "Traceback: x");
     }
 

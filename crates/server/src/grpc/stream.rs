@@ -1,4 +1,4 @@
-//! ModelStreamInfer: the response body of the call, which drives the whole session.
+//! `ModelStreamInfer`: the response body of the call, which drives the whole session.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ struct Stream<S: Upstream> {
     leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-/// Answers a ModelStreamInfer call. The headers go out at once, everything else as it comes.
+/// Answers a `ModelStreamInfer` call. The headers go out at once, everything else as it comes.
 pub(crate) fn stream_infer<S: Upstream>(app: &Arc<App<S>>, request: Request<Incoming>) -> Response<Body> {
     let (head, body) = request.into_parts();
     let metadata = match Metadata::read(&head.headers, Instant::now()) {

@@ -1,4 +1,4 @@
-//! ModelInfer: one message in, one message out.
+//! `ModelInfer`: one message in, one message out.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::body::{Body, Chunks};
 use crate::metrics::Call;
 use crate::route::App;
 
-/// Answers a ModelInfer call.
+/// Answers a `ModelInfer` call.
 pub(crate) async fn infer<S: Upstream>(app: &Arc<App<S>>, request: Request<Incoming>) -> Response<Body> {
     let now = Instant::now();
     let (head, body) = request.into_parts();
@@ -82,7 +82,7 @@ fn one(reply: Reply, model: &str) -> Result<Answer, Error> {
     }
 }
 
-/// Bytes that are no ModelInferRequest.
+/// Bytes that are no `ModelInferRequest`.
 pub(super) fn malformed(error: &prost::DecodeError) -> Error {
     Error::invalid(format!("the message is no ModelInferRequest: {error}"))
 }

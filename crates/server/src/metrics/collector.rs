@@ -19,7 +19,7 @@ struct Scrape {
 /// One value with its labels.
 type Row<'a> = (Vec<(&'static str, &'a str)>, u64);
 
-/// The metrics in OpenMetrics text.
+/// The metrics in `OpenMetrics` text.
 pub(crate) fn text(metrics: &Metrics, inside: Snapshot) -> String {
     let mut registry = Registry::with_prefix("anyserve");
     registry.register_collector(Box::new(Scrape { models: metrics.all(), inside }));

@@ -1,6 +1,7 @@
 //! A replica without workers, a server in front of it on a free port, and clients.
 
 #![allow(dead_code, reason = "every test crate uses another part")]
+#![allow(clippy::unwrap_used)]
 
 mod fake;
 pub(crate) mod raw;
