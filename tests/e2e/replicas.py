@@ -1,4 +1,4 @@
-"""Replicas as their users start them: a process, its output in files, its endpoint from the line it ends its start on."""
+"""Replicas as their users start them: a process, its output in files, its endpoint from the line that ends its start."""
 
 import json
 import os
@@ -44,7 +44,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "PATH": f"{BIN}:{os.environ['PATH']}", **more}
 
 
-def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [str(part) for part in command], cwd=cwd, env=environment(**(env or {})), capture_output=True, text=True,
@@ -213,7 +215,8 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     notes = folder / "notes"
     notes.mkdir()
-    app = [] if target is None else [target if "/" in target or not target.partition(":")[0].endswith(".py") else str(APPS / target)]
+    of_ours = target is not None and "/" not in target and ".py:" in target
+    app = [] if target is None else [str(APPS / target) if of_ours else target]
     ports = [] if port is None else ["--port", port]
     command = [str(part) for part in (*program, *app, *ports, *flags)]
     stdout, stderr = folder / "stdout", folder / "stderr"

@@ -1,10 +1,14 @@
-"""Our own clients against a real replica: the same values, the same exceptions, and no call that outlives its caller."""
+"""Our own clients against a real replica: the same values and exceptions, and no call that outlives its caller."""
 
 import asyncio
 import contextlib
 import itertools
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,14 +17,15 @@ import pytest
 
 from anyserve import AsyncClient, Client, InferInput, errors
 from tests.e2e.messages import RAW
-from tests.e2e.replicas import WATCHDOG_S
+from tests.e2e.replicas import WATCHDOG_S, environment
 
 names = (f"client-{number}" for number in itertools.count())
 STREAMS = ["count", "count-sent", "count-async", "count-sent-async"]
 
 RAISED = [
     errors.InvalidInput, errors.Unauthenticated, errors.Forbidden, errors.NoCapability, errors.NotFound,
-    errors.DeadlineExceeded, errors.Cancelled, errors.Overloaded, errors.ObjectStoreFull, errors.Starting, errors.Draining,
+    errors.DeadlineExceeded, errors.Cancelled, errors.Overloaded, errors.ObjectStoreFull, errors.Starting,
+    errors.Draining,
     errors.Unavailable, errors.WorkerLost, errors.Poison, errors.HandlerError, errors.Internal, errors.Unsupported,
 ]  # fmt: skip
 
@@ -62,7 +67,8 @@ def test_every_datatype_comes_back_as_it_was_given(client, datatype):
 @pytest.mark.parametrize(("given", "datatype", "expected"), [
     ("hello", "BYTES", [b"hello"]), (b"\0\xff", "BYTES", [b"\0\xff"]), (["a", b"b"], "BYTES", [b"a", b"b"]),
     (1, "INT64", [1]), ([1, 2], "INT64", [1, 2]), (1.5, "FP64", [1.5]), (True, "BOOL", [True]),
-    ([[1], [2]], "INT64", [[1], [2]]), (np.float16(1.5), "FP16", [1.5]), (np.arange(3, dtype="u2"), "UINT16", [0, 1, 2]),
+    ([[1], [2]], "INT64", [[1], [2]]), (np.float16(1.5), "FP16", [1.5]),
+    (np.arange(3, dtype="u2"), "UINT16", [0, 1, 2]),
     (np.arange(4, dtype=">i4")[::2], "INT32", [0, 2]), (np.zeros((0, 3), "f4"), "FP32", []),
     (InferInput("x", np.array([1, 2], "i1")), "INT8", [1, 2]),
 ])  # fmt: skip
@@ -117,8 +123,8 @@ def test_what_the_server_is_like_can_be_asked(client):
     assert client.is_ready("echo")
     assert not client.is_ready("nobody")
     assert not client.is_ready("echo", version="9")
-    metadata = client.metadata("add")
-    assert [(name, datatype, list(shape)) for name, datatype, shape in metadata["inputs"]] == [("a", "FP32", [-1]), ("b", "FP32", [-1])]
+    inputs = [(name, datatype, list(shape)) for name, datatype, shape in client.metadata("add")["inputs"]]
+    assert inputs == [("a", "FP32", [-1]), ("b", "FP32", [-1])]
     assert (client.mode, client.replica_id) == ("direct", None)
     with pytest.raises((errors.NotFound, errors.NoCapability)):
         client.metadata("nobody")
@@ -154,7 +160,8 @@ def test_what_a_handler_raises_is_raised_at_the_client(mixed, client, kind):
 
 
 def test_every_class_of_the_closed_set_is_tried_above():
-    closed = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AnyServeError)}
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    closed = {kind for kind in classes if issubclass(kind, errors.AnyServeError)}
     assert closed - {errors.AnyServeError} == set(RAISED)
 
 
@@ -176,7 +183,7 @@ def test_bad_requests_are_told_apart(client):
 
 def test_where_nobody_listens_is_unavailable(mixed):
     with Client("127.0.0.1:1") as nobody:
-        with pytest.raises(errors.Unavailable, match="127.0.0.1:1"):
+        with pytest.raises(errors.Unavailable, match=re.escape("127.0.0.1:1")):
             nobody.infer("echo", {"x": np.ones(1)})
         assert not nobody.is_live()
         assert not nobody.is_ready()
@@ -329,8 +336,11 @@ def test_a_client_that_reads_slowly_misses_nothing(mixed, client):
 
 
 def test_one_client_serves_many_threads(client):
+    def one(*values: int) -> bool:
+        return client.infer("echo", {"x": values})["output_x"].tolist() == list(values)
+
     def work(seed: int) -> bool:
-        return all(client.infer("echo", {"x": [seed, place]})["output_x"].tolist() == [seed, place] for place in range(25))
+        return all(one(seed, place) for place in range(25))
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(work, range(32)))
@@ -391,12 +401,6 @@ def test_a_client_goes_on_in_a_forked_process(client):
 
 
 def test_ctrl_c_ends_a_wait_and_cancels_the_call(mixed):
-    import signal
-    import subprocess
-    import sys
-
-    from tests.e2e.replicas import environment
-
     name = next(names)
     script = f"""
 import anyserve

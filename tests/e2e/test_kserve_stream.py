@@ -313,7 +313,8 @@ def test_a_stream_that_is_cancelled_frees_the_only_thread(serial, model):
 def test_closing_the_channel_ends_the_handlers_of_all_its_streams(mixed):
     name = next(names)
     with grpc.insecure_channel(mixed.endpoint) as channel:
-        calls = [stub(channel).ModelStreamInfer(iter([counting(model, 10**9, name=f"{name}-{model}")])) for model in STREAMS]
+        requests = [counting(model, 10**9, name=f"{name}-{model}") for model in STREAMS]
+        calls = [stub(channel).ModelStreamInfer(iter([request])) for request in requests]
         for call in calls:
             assert next(call).infer_response.outputs
     for model in STREAMS:

@@ -363,17 +363,22 @@ def test_tls_serves_those_who_trust_its_authority_and_nobody_else(replica, certi
     served = replica("protocol.py:create_serial", "--factory", "--tls-cert", certificates / "server.pem",
                      "--tls-key", certificates / "server.key")  # fmt: skip
     port = served.endpoint.rpartition(":")[2]
-    with triton.InferenceServerClient(f"localhost:{port}", ssl=True, root_certificates=str(certificates / "ca.pem")) as client:
+
+    def trusting(authority: str) -> triton.InferenceServerClient:
+        trusted = str(certificates / f"{authority}.pem")
+        return triton.InferenceServerClient(f"localhost:{port}", ssl=True, root_certificates=trusted)
+
+    with trusting("ca") as client:
         assert client.infer("echo", inputs_of(np.ones(3, "f4"))).as_numpy("output_x").tolist() == [1, 1, 1]
-    with triton.InferenceServerClient(f"localhost:{port}", ssl=True, root_certificates=str(certificates / "other.pem")) as client:
-        with pytest.raises(triton.InferenceServerException):
-            client.is_server_live(client_timeout=5)
+    with trusting("other") as client, pytest.raises(triton.InferenceServerException):
+        client.is_server_live(client_timeout=5)
     with triton.InferenceServerClient(f"localhost:{port}") as client, pytest.raises(triton.InferenceServerException):
         client.is_server_live(client_timeout=5)
     with Client(f"https://localhost:{port}", tls_ca=certificates / "ca.pem") as client:
         assert client.infer("echo", {"x": [1]})["output_x"].tolist() == [1]
-    with Client(f"https://localhost:{port}", tls_ca=certificates / "other.pem") as client, pytest.raises(errors.Unavailable):
-        client.infer("echo", {"x": np.ones(1)}, timeout_s=10)
+    with Client(f"https://localhost:{port}", tls_ca=certificates / "other.pem") as client:
+        with pytest.raises(errors.Unavailable):
+            client.infer("echo", {"x": np.ones(1)}, timeout_s=10)
 
 
 def test_with_an_authority_for_clients_only_theirs_are_served(replica, certificates):

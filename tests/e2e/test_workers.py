@@ -453,7 +453,8 @@ def test_garbage_on_the_worker_socket_hurts_nobody(replica, calls, tmp_path):
     (path,) = until(lambda: [one for one in worker_sockets(folder) if accepts(one)], "an open socket")
     frame = b"AS\x01\x01\0\0\0\0"
     garbage = [
-        b"", b"A", chance.randbytes(100_000), frame + bytes(8) + b"\xff" * 12, frame + bytes(8) + b"\x05\0\0\0" + bytes(8) + b"\xff" * 5,
+        b"", b"A", chance.randbytes(100_000), frame + bytes(8) + b"\xff" * 12,
+        frame + bytes(8) + b"\x05\0\0\0" + bytes(8) + b"\xff" * 5,
         b"AS\x01\x07\0\0\0\0" + bytes(8) + b"\x02\0\0\0" + bytes(8) + b"\x12\0",  # Somebody else's start failure.
         b"AS\x02\x01\0\0\0\0" + bytes(20),
     ]  # fmt: skip
@@ -524,7 +525,8 @@ def test_a_sync_handler_with_concurrency_runs_in_as_many_threads_and_no_more(rep
 def test_a_busy_handler_keeps_no_other_handler_waiting(replica, calls):
     served = replica(*MIXED)
     call = calls(served)
-    busy = [call("hold", "h"), *[call("hold-threads", "t") for _ in range(4)], *[call("hold-async", "a") for _ in range(20)]]
+    wanted = [("hold", "h", 1), ("hold-threads", "t", 4), ("hold-async", "a", 20)]
+    busy = [call(model, name) for model, name, count in wanted for _ in range(count)]
     served.noted("started-a", 20)
     served.noted("started-t", 4)
     assert call.now("pid")["pid"]
@@ -542,12 +544,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(replica, calls,
     full, service = [], stub(channel(served.endpoint))
     while len(full) < 3:
         sent = call(model, "h")
-        running.append(sent)
-        until(lambda sent=sent, count=len(running): sent.done()
-              or served.metric("anyserve_requests_in_flight") == count, "a request that waits or is refused")  # fmt: skip
-        if sent.done():
-            full.append(running.pop())
-        assert len(running) < 10
+        (running if waits(served, sent, len(running) + 1) else full).append(sent)
+        assert len(running) <= 2
     overloaded = [failure(one) for one in full]
     assert {type(error) for error in overloaded} == {errors.Overloaded}
     assert all(error.retry_after_s > 0 for error in overloaded)
@@ -557,6 +555,14 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(replica, calls,
     assert served.is_ready()
     served.allow("go-h")
     assert all(one.result(WATCHDOG_S)["pid"] for one in running)
+
+
+def waits(served: Replica, sent: Future, count: int) -> bool:
+    """Whether a request has become the last of so many in flight; otherwise it was refused."""
+    until(
+        lambda: sent.done() or served.metric("anyserve_requests_in_flight") == count, "a request in flight, or refused"
+    )
+    return not sent.done()
 
 
 def test_a_caller_that_leaves_the_queue_is_never_run(replica, channel):

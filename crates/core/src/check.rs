@@ -82,8 +82,10 @@ mod tests {
         Handler { inputs: Some(vec![spec("a", &[-1]), spec("b", &[2, -1])]), ..Handler::new(capability) }
     }
 
-    fn request(inputs: &[(&str, Datatype, &[i64])]) -> Request {
-        let tensor = |(name, datatype, shape): &(&str, Datatype, &[i64])| Tensor {
+    type Given<'a> = (&'a str, Datatype, &'a [i64]);
+
+    fn request(inputs: &[Given<'_>]) -> Request {
+        let tensor = |(name, datatype, shape): &Given<'_>| Tensor {
             name: (*name).into(),
             datatype: *datatype,
             shape: shape.to_vec(),
@@ -104,8 +106,8 @@ mod tests {
         }
     }
 
-    const A: (&str, Datatype, &[i64]) = ("a", Datatype::Fp32, &[3]);
-    const B: (&str, Datatype, &[i64]) = ("b", Datatype::Fp32, &[2, 0]);
+    const A: Given<'static> = ("a", Datatype::Fp32, &[3]);
+    const B: Given<'static> = ("b", Datatype::Fp32, &[2, 0]);
 
     #[test]
     fn inputs_come_in_any_order_and_fit_variable_dimensions() {
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named_with_both_sides() {
-        let cases: [(&[(&str, Datatype, &[i64])], &str); 6] = [
+        let cases: [(&[Given<'_>], &str); 6] = [
             (&[A], "expected 2 inputs but got 1 for model 'add': 'b' is missing"),
             (&[A, A, B], "input 'a' is given twice for model 'add'"),
             (&[A, B, ("c", Datatype::Fp32, &[1])], "unexpected input 'c' for model 'add': it takes 'a', 'b'"),

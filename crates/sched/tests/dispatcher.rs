@@ -1,5 +1,7 @@
 //! The dispatcher, case by case.
 
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
+
 use std::time::{Duration, Instant};
 
 use anyserve_core::{Code, Error};

@@ -3,6 +3,8 @@
 //! Workers run requests in the order in which they got them, so many at a time as they have credits; they are killed,
 //! replaced and drained; clients leave, and set deadlines that pass. After every step the invariants are checked.
 
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ const CREDITS: u32 = 6;
 const MAX_BYTES: usize = 10_000;
 const ARRIVALS: usize = 400;
 
+#[derive(Clone, Copy)]
 enum Step {
     Arrive,
     Leave(Ticket),
@@ -112,7 +115,9 @@ impl World {
             Step::Arrive => self.arrive(),
             Step::Leave(ticket) => {
                 let left = self.machine.cancel(ticket, &mut self.actions);
-                left.into_iter().for_each(|number| self.ended(number));
+                if let Some(number) = left {
+                    self.ended(number);
+                }
             }
             Step::Expire => self.machine.expire(self.time.now(), &mut self.actions),
             Step::Done(worker, ticket) => self.done(worker, ticket),
@@ -137,7 +142,9 @@ impl World {
         match self.machine.submit(job, number, self.time.now(), &mut self.actions) {
             Ok(ticket) => {
                 self.numbers.insert(ticket, number);
-                deadline.into_iter().for_each(|at| self.time.plan_at(at, Step::Expire));
+                if let Some(at) = deadline {
+                    self.time.plan_at(at, Step::Expire);
+                }
                 if self.chance.percent(15) {
                     let after = self.chance.time_below(Duration::from_millis(20));
                     self.time.plan(after, Step::Leave(ticket));
@@ -180,7 +187,9 @@ impl World {
     fn answer(&mut self, worker: WorkerId, ticket: Ticket, took: Option<Duration>) {
         let finished = self.machine.finished(worker, ticket, took, &mut self.actions);
         let finished = finished.expect("the worker has this request");
-        finished.payload.into_iter().for_each(|number| self.ended(number));
+        if let Some(number) = finished.payload {
+            self.ended(number);
+        }
     }
 
     /// Starts what the worker's lanes have room for.
@@ -200,7 +209,9 @@ impl World {
             let takes = Duration::from_micros(50) + self.chance.time_below(Duration::from_millis(4));
             self.time.plan(takes, Step::Done(worker, ticket));
         }
-        skipped.into_iter().for_each(|ticket| self.answer(worker, ticket, None));
+        for ticket in skipped {
+            self.answer(worker, ticket, None);
+        }
     }
 
     fn perform(&mut self) {

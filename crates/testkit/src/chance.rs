@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// A small generator of pseudo-random numbers.
 ///
-/// Source: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+/// Source: `SplitMix64`, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 #[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,

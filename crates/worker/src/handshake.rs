@@ -115,3 +115,74 @@ async fn write(stream: &UnixStream, frame: &Frame) -> Result<(), LinkError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyserve_core::{Capability, Code, Value};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn host(dir: &tempfile::TempDir) -> Host {
+        let slots = dir.path().join("slots");
+        Host { token: "secret".into(), worker: WorkerId(7), slots, limits: Limits::default() }
+    }
+
+    fn hello(token: &str, worker: u32, handlers: &[Handler]) -> Frame {
+        let handlers = handlers.iter().map(message::Handler::from).collect();
+        let hello = message::Hello { pid: 1, worker, token: token.into(), handlers, concurrency: 0 };
+        Frame::with_meta(Kind::Hello, 0, &hello)
+    }
+
+    fn handler() -> Handler {
+        Handler::new(Capability::try_new([("type".to_owned(), Value::Text("echo".into()))]).unwrap())
+    }
+
+    async fn greeted(bytes: &[u8]) -> Result<Greeting, LinkError> {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(bytes).await.unwrap();
+        // What it says is all that it ever says; the welcome goes nowhere.
+        let (mut read, write) = theirs.into_split();
+        drop(write);
+        let drain = async { while matches!(read.read(&mut [0; 256]).await, Ok(1..)) {} };
+        let greeting = host(&dir).greet(ours);
+        tokio::select! { greeting = greeting => greeting, () = async { drain.await; std::future::pending().await } => unreachable!() }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_says_hello_and_ready_is_welcome() {
+        let bytes = [hello("secret", 7, &[handler()]).to_bytes(), Frame::bare(Kind::Ready, 0).to_bytes()].concat();
+        let Ok(Greeting::Worker(greeted)) = greeted(&bytes).await else { panic!("welcome") };
+        assert_eq!((greeted.handlers, greeted.concurrency), (vec![handler()], 1), "concurrency is at least 1");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_start_says_why() {
+        let failed = message::Failed::from(&Error::invalid("no such module").with_traceback("line 1"));
+        let why = Frame::with_meta(Kind::Failed, 0, &failed).to_bytes();
+        let Ok(Greeting::Failed(error)) = greeted(&[hello("secret", 7, &[]).to_bytes(), why].concat()).await else {
+            panic!("it said why")
+        };
+        assert_eq!((error.code, error.traceback.as_deref()), (Code::InvalidInput, Some("line 1")));
+    }
+
+    #[tokio::test]
+    async fn strangers_and_garbage_are_turned_away() {
+        let ready = Frame::bare(Kind::Ready, 0).to_bytes();
+        for (bytes, part) in [
+            (hello("guess", 7, &[handler()]).to_bytes(), "not started here"),
+            (hello("secret", 8, &[handler()]).to_bytes(), "not started here"),
+            (ready.clone(), "a Ready frame instead of Hello"),
+            (hello("secret", 7, &[]).to_bytes(), "closed its socket"),
+            (
+                [hello("secret", 7, &[handler()]).to_bytes(), hello("", 0, &[]).to_bytes()].concat().into(),
+                "instead of Ready",
+            ),
+            (vec![0xff; 64].into(), "broke the protocol"),
+            (ready.slice(..5), "closed its socket"),
+        ] {
+            let Err(error) = greeted(&bytes).await else { panic!("{part}") };
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+}

@@ -11,8 +11,7 @@ const MAX_LINE: usize = 16 << 10;
 /// Safe; a line that had begun is lost.
 pub(crate) async fn log_lines(mut stream: impl AsyncRead + Unpin, worker: String, name: &'static str) {
     let (mut line, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        let Ok(len @ 1..) = stream.read(&mut buffer).await else { break };
+    while let Ok(len @ 1..) = stream.read(&mut buffer).await {
         for piece in buffer[..len].split_inclusive(|byte| *byte == b'\n') {
             line.extend_from_slice(piece);
             if piece.ends_with(b"\n") || line.len() >= MAX_LINE {

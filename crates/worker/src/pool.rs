@@ -404,8 +404,9 @@ impl Dispatch {
                     self.send(ticket, worker, slot, attempt, now, &mut after);
                 }
                 Action::Withdraw { ticket, worker, slot } => {
-                    let link = self.links.get(&worker).filter(|link| link.withdraw(ticket, slot));
-                    link.into_iter().for_each(|link| after.flush(link));
+                    if let Some(link) = self.links.get(&worker).filter(|link| link.withdraw(ticket, slot)) {
+                        after.flush(link);
+                    }
                 }
                 Action::Over(over) => after.over.push(over),
             }

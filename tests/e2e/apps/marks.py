@@ -23,5 +23,5 @@ def wait(name: str) -> None:
 
 async def wait_async(name: str) -> None:
     """Wait until the test opens the gate, and let others run."""
-    while not (NOTES / name).exists():  # noqa: ASYNC110, ASYNC240 - a file has no event to wait for
+    while not (NOTES / name).exists():  # noqa: ASYNC110 - a file has no event to wait for
         await asyncio.sleep(PAUSE_S)

@@ -10,6 +10,7 @@ import numpy as np
 from anyserve import AnyServe, Context, ModelInferRequest, ModelInferResponse, Stream, TensorSpec, errors
 
 ANY = -1
+HOW = TensorSpec("how", "BYTES", [1])
 FIELDS = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -87,11 +88,11 @@ def add_unary(app: AnyServe, concurrency: int) -> None:
         }  # fmt: skip
         return {"seen": [json.dumps(seen)]}
 
-    @app.capability(type="fail", inputs=[TensorSpec("how", "BYTES", [1]), TensorSpec("why", "BYTES", [1])], concurrency=concurrency)
+    @app.capability(type="fail", inputs=[HOW, TensorSpec("why", "BYTES", [1])], concurrency=concurrency)
     def fail(how: str, why: str) -> dict[str, list[int]]:
         raise error(how, why)
 
-    @app.capability(type="answer", inputs=[TensorSpec("how", "BYTES", [1])], concurrency=concurrency)
+    @app.capability(type="answer", inputs=[HOW], concurrency=concurrency)
     def answer(request: ModelInferRequest) -> object:
         return ANSWERS[request.input("how").as_numpy()[0].decode()]()
 
@@ -110,21 +111,21 @@ def short() -> ModelInferResponse:
     return response
 
 
-ANSWERS = {
-    "none": lambda: None,
-    "text": lambda: "text",
-    "short": short,
-    "twice": lambda: twice(),
-    "wide": lambda: {f"y{place}": [place] for place in range(1000)},
-}
-
-
 def twice() -> ModelInferResponse:
     """Make a response with two outputs of one name."""
     response = ModelInferResponse()
     response.add_output("y", np.zeros(1))
     response.add_output("y", np.zeros(1))
     return response
+
+
+ANSWERS = {
+    "none": lambda: None,
+    "text": lambda: "text",
+    "short": short,
+    "twice": twice,
+    "wide": lambda: {f"y{place}": [place] for place in range(1000)},
+}
 
 
 def add_version(app: AnyServe, version: int, concurrency: int) -> None:
