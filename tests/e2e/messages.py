@@ -14,6 +14,8 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 SERVICE = "inference.GRPCInferenceService"
 
+WHOLE_64 = [-(2**63), 0x0102030405060708, 2**63 - 1]
+
 # Elements of every datatype with their raw bytes: the limits of the type, and values whose bytes are all different.
 RAW: dict[str, tuple[list[Any], bytes]] = {
     "BOOL": ([True, False, True], b"\x01\x00\x01"),
@@ -24,8 +26,7 @@ RAW: dict[str, tuple[list[Any], bytes]] = {
     "INT8": ([-128, 0, 127], b"\x80\x00\x7f"),
     "INT16": ([-(2**15), 0x0102, 2**15 - 1], np.array([-(2**15), 0x0102, 2**15 - 1], "<i2").tobytes()),
     "INT32": ([-(2**31), 0x01020304, 2**31 - 1], np.array([-(2**31), 0x01020304, 2**31 - 1], "<i4").tobytes()),
-    "INT64": ([-(2**63), 0x0102030405060708, 2**63 - 1],
-              np.array([-(2**63), 0x0102030405060708, 2**63 - 1], "<i8").tobytes()),
+    "INT64": (WHOLE_64, np.array(WHOLE_64, "<i8").tobytes()),
     "FP16": ([1.5, -65504.0, 2.0**-24], np.array([1.5, -65504.0, 2.0**-24], "<f2").tobytes()),
     "FP32": ([1.5, -3.4028234663852886e38, 2.0**-149], np.array([1.5, -3.4028234663852886e38, 2.0**-149], "<f4").tobytes()),
     "FP64": ([1.5, -1.7976931348623157e308, 5e-324], np.array([1.5, -1.7976931348623157e308, 5e-324], "<f8").tobytes()),

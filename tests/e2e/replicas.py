@@ -1,4 +1,4 @@
-"""Replicas as their users start them: a process, its output in files, its endpoint from the line that ends its start."""
+"""Replicas as their users start them: a process, its output in files, its endpoint from the line its start ends on."""
 
 import json
 import os

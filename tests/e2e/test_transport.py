@@ -376,9 +376,11 @@ def test_tls_serves_those_who_trust_its_authority_and_nobody_else(replica, certi
         client.is_server_live(client_timeout=5)
     with Client(f"https://localhost:{port}", tls_ca=certificates / "ca.pem") as client:
         assert client.infer("echo", {"x": [1]})["output_x"].tolist() == [1]
-    with Client(f"https://localhost:{port}", tls_ca=certificates / "other.pem") as client:
-        with pytest.raises(errors.Unavailable):
-            client.infer("echo", {"x": np.ones(1)}, timeout_s=10)
+    with (
+        Client(f"https://localhost:{port}", tls_ca=certificates / "other.pem") as own,
+        pytest.raises(errors.Unavailable),
+    ):
+        own.infer("echo", {"x": np.ones(1)}, timeout_s=10)
 
 
 def test_with_an_authority_for_clients_only_theirs_are_served(replica, certificates):
