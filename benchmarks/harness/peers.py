@@ -56,10 +56,13 @@ def _ceiling(place: Place) -> Command:
     return Command([str(place.tools.generator), "ceiling", "--port", str(place.ports[0])])
 
 
-def _anyserve(place: Place) -> Command:
-    program = place.tools.anyserve or installed_anyserve()
-    target = f"{APPS / 'echo_anyserve.py'}:app"
-    return Command([str(program), "serve", target, "--port", str(place.ports[0]), "--workers", "1"])
+def _anyserve(app: str) -> Callable[[Place], Command]:
+    def start(place: Place) -> Command:
+        program = place.tools.anyserve or installed_anyserve()
+        target = f"{APPS / app}:app"
+        return Command([str(program), "serve", target, "--port", str(place.ports[0]), "--workers", "1"])
+
+    return start
 
 
 def _mosec(place: Place) -> Command:
@@ -143,10 +146,12 @@ def inherited_env() -> dict[str, str]:
 _ECHO: frozenset[Kind] = frozenset({"small", "large"})
 _ALL: frozenset[Kind] = frozenset({"small", "large", "tokens"})
 _SMALL: frozenset[Kind] = frozenset({"small"})
+_TOKENS: frozenset[Kind] = frozenset({"tokens"})
 
 PEERS = (
     Peer("ceiling", "(a) empty tonic server, no workers", _ALL, _ceiling),
-    Peer("anyserve", "(b) AnyServe", _ALL, _anyserve),
+    Peer("anyserve", "(b) AnyServe", _ECHO, _anyserve("echo_anyserve.py")),
+    Peer("anyserve-tokens", "(b) AnyServe", _TOKENS, _anyserve("tokens_anyserve.py")),
     Peer("mosec", "(c) mosec", _ECHO, _mosec, protocol="HTTP", path="/inference"),
     Peer("triton", "(d) Triton, python backend", _ECHO, _triton),
     Peer("mlserver", "(e) MLServer, 1 worker", _SMALL, _mlserver(1)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from harness.machine import Facts
 from harness.peers import PEERS
 from harness.results import Results
+from harness.workloads import WORKLOADS, Kind
 
 _THROUGHPUT = ("requests_per_s",)
 _P50 = ("latency_us", "p50")
@@ -69,7 +70,7 @@ def _small(results: Results, peers: list[str]) -> Iterator[str]:
         ]
     )
     yield _rule(12)
-    for peer, label in _chosen(peers):
+    for peer, label in _chosen(peers, "small"):
         if reason := results.unavailable.get(peer):
             yield _row([label, f"not measured: {reason}", *[""] * 10])
             continue
@@ -144,13 +145,14 @@ def _judge(aim: Aim, ours: float | None, theirs: float | None) -> list[str]:
     return [f"{ratio:.2f} ×", "met" if met else "missed"]
 
 
-def _chosen(peers: Iterable[str]) -> Iterator[tuple[str, str]]:
-    labels = {peer.key: peer.label for peer in PEERS}
-    return ((peer, labels[peer]) for peer in peers)
+def _chosen(peers: Iterable[str], kind: Kind) -> Iterator[tuple[str, str]]:
+    labels = {peer.key: peer.label for peer in PEERS if kind in peer.kinds}
+    return ((peer, labels[peer]) for peer in peers if peer in labels)
 
 
 def _measured(results: Results, peers: list[str], workload: str) -> Iterator[tuple[str, str]]:
-    return (chosen for chosen in _chosen(peers) if results.reports[chosen[0]][workload])
+    kind = next(known.kind for known in WORKLOADS if known.key == workload)
+    return (chosen for chosen in _chosen(peers, kind) if results.reports[chosen[0]][workload])
 
 
 def _throughput(results: Results, peer: str, workload: str) -> str:

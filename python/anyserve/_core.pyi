@@ -607,8 +607,8 @@ def serve(options: dict[str, Any], on_event: Callable[[str, dict[str, Any]], Non
     """Run a replica in this process until SIGTERM or SIGINT. Blocks, without the GIL; a second signal ends the process.
 
     Args:
-        options: the options of `anyserve serve` by name (``grace_s`` for ``--grace-s``); a missing one was not given, and
-            comes from the file that ``config`` names, or its default.
+        options: the options of `anyserve serve` by name (``grace_s`` for ``--grace-s``); a missing one was not given,
+            and comes from the file that ``config`` names, or its default.
         on_event: called from other threads with a kind and its fields: ``worker`` (name, state, pid, detail),
             ``serving`` (endpoint, capabilities, models, inputs, workers), ``draining`` (in_flight, grace_s),
             ``stopped`` (clean, aborted).
@@ -622,4 +622,8 @@ def serve(options: dict[str, Any], on_event: Callable[[str, dict[str, Any]], Non
     """
 
 def bench(args: list[str]) -> int:
-    """Run `anyserve bench` with these arguments, without the GIL, and return its exit code (2: the arguments are wrong)."""
+    """Run `anyserve bench` with these arguments, without the GIL.
+
+    Returns:
+        The exit code; 2 means that the arguments are wrong.
+    """

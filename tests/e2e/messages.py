@@ -14,6 +14,7 @@ UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 SERVICE = "inference.GRPCInferenceService"
 
+SINGLES = [1.5, -3.4028234663852886e38, 2.0**-149]
 WHOLE_64 = [-(2**63), 0x0102030405060708, 2**63 - 1]
 
 # Elements of every datatype with their raw bytes: the limits of the type, and values whose bytes are all different.
@@ -28,7 +29,7 @@ RAW: dict[str, tuple[list[Any], bytes]] = {
     "INT32": ([-(2**31), 0x01020304, 2**31 - 1], np.array([-(2**31), 0x01020304, 2**31 - 1], "<i4").tobytes()),
     "INT64": (WHOLE_64, np.array(WHOLE_64, "<i8").tobytes()),
     "FP16": ([1.5, -65504.0, 2.0**-24], np.array([1.5, -65504.0, 2.0**-24], "<f2").tobytes()),
-    "FP32": ([1.5, -3.4028234663852886e38, 2.0**-149], np.array([1.5, -3.4028234663852886e38, 2.0**-149], "<f4").tobytes()),
+    "FP32": (SINGLES, np.array(SINGLES, "<f4").tobytes()),
     "FP64": ([1.5, -1.7976931348623157e308, 5e-324], np.array([1.5, -1.7976931348623157e308, 5e-324], "<f8").tobytes()),
     "BYTES": ([b"", b"a\0b", b"\xff\xfe not UTF-8"],
               b"\x00\x00\x00\x00\x03\x00\x00\x00a\0b\x0c\x00\x00\x00\xff\xfe not UTF-8"),

@@ -436,6 +436,38 @@ def test_a_handler_sees_what_the_call_brought(service):
     assert json.loads(service.ModelInfer(infer("see")).raw_output_contents[0][4:])["remaining"] is None
 
 
+# === limits ===
+
+
+@pytest.mark.parametrize("count", [4095, 4096, 4097])
+def test_a_request_has_at_most_4096_inputs(service, count):
+    request = infer("echo", *[number(f"x{place}", place) for place in range(count)])
+    if count > 4096:
+        refused(service.ModelInfer, request, INVALID, "4097", "4096", "'echo'")
+    else:
+        assert len(service.ModelInfer(request).outputs) == count
+
+
+@pytest.mark.parametrize("rank", [31, 32, 33])
+def test_a_tensor_has_at_most_32_dimensions(service, rank):
+    request = infer("as-arrays", tensor("x", "INT8", [1] * rank), raw=[b"a"])
+    if rank > 32:
+        refused(service.ModelInfer, request, INVALID, "'x'", "33", "32")
+    else:
+        assert list(service.ModelInfer(request).outputs[0].shape) == [1] * rank
+
+
+LONG = 17 << 20
+
+
+@pytest.mark.parametrize("request_", [
+    infer("echo", id="x" * LONG), infer("echo", parameters={"p": pb.InferParameter(string_param="x" * LONG)}),
+    infer("echo", tensor("x" * LONG, "INT8", [1]), raw=[b"a"]),
+], ids=["id", "parameter", "name"])  # fmt: skip
+def test_what_is_beside_the_tensors_is_bounded(service, request_):
+    refused(service.ModelInfer, request_, INVALID, str(16 << 20))
+
+
 # === whatever bytes there are ===
 
 

@@ -254,9 +254,10 @@ def test_a_stream_that_fails_midway_gives_its_parts_and_then_the_error(stream):
     (counting("count-and-fail", 0), NOT_FOUND),
 ])  # fmt: skip
 def test_an_error_ends_the_stream_with_its_status_for_those_who_ask(mixed, channel, request_, code):
-    with by_hand(channel(mixed.endpoint), infer("echo", number("x", 1)), request_,
-                 metadata=[("triton_grpc_error", "true")]) as (call, _):  # fmt: skip
+    asked = [("triton_grpc_error", "true")]
+    with by_hand(channel(mixed.endpoint), infer("echo", number("x", 1)), metadata=asked) as (call, outgoing):
         assert next(call).infer_response.model_name == "echo"
+        outgoing.put(request_)
         with pytest.raises(grpc.RpcError) as raised:
             next(call)
         assert raised.value.code() == code
@@ -344,6 +345,18 @@ def test_a_slow_reader_slows_its_own_handler_down_and_nobody_else(mixed, channel
         outgoing.put(None)
         parts = [int.from_bytes(answer.infer_response.raw_output_contents[0], "little") for answer in call]
     assert parts == list(range(1, PARTS))
+
+
+@pytest.mark.parametrize("model", STREAMS)
+def test_a_handler_that_waits_for_its_reader_is_told_when_the_reader_leaves(mixed, channel, model):
+    name, other = next(names), stub(channel(mixed.endpoint))
+    with by_hand(channel(mixed.endpoint), counting(model, PARTS, name=name, size=PART)) as (call, _):
+        assert next(call).infer_response.outputs
+        until(lambda: stopped(mixed, other, name), "a handler that has stopped for its reader")
+        assert not mixed.note(f"left-{name}")
+        call.cancel()
+        mixed.noted(f"left-{name}")
+    assert len(mixed.note(f"progress-{name}")) < PARTS // 2
 
 
 def stopped(served, service, name: str) -> bool:

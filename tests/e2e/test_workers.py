@@ -170,6 +170,18 @@ def test_health_tells_the_truth_while_the_only_worker_is_down(replica, calls, ch
     until(lambda: served.metric("anyserve_workers", state="ready") == 1, "a ready worker in the metrics")
 
 
+def test_who_watches_the_health_is_told_of_a_workers_death_and_of_its_return(replica, channel):
+    served = replica(*SERIAL)
+    watch = channel(served.endpoint).unary_stream("/grpc.health.v1.Health/Watch")(b"")
+    serving, not_serving = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse: `ServingStatus status = 1`
+    assert next(watch) == serving
+    served.allow("hold-up-start")
+    kill(served.worker())
+    assert next(watch) == not_serving
+    (served.notes / "hold-up-start").unlink()
+    assert next(watch) == serving
+
+
 def test_with_two_workers_the_death_of_one_costs_the_other_nothing(replica, calls):
     served = replica(*SERIAL, "--workers", "2")
     call, both = calls(served), served.workers()
@@ -206,6 +218,47 @@ def test_workers_that_keep_dying_fail_requests_instead_of_holding_them(replica, 
     (served.notes / "die-at-start").unlink()
     until(served.is_ready, "ready again")
     assert calls(served).now("pid")["pid"][0] == served.worker()
+
+
+def test_under_load_every_call_ends_with_an_answer_or_a_typed_error_while_workers_are_killed(replica, calls):
+    served = replica(*MIXED, "--workers", "2")
+    call, count = calls(served), 600
+    started = [call(model) for place in range(count // 2) for model in ("pid", "coroutine")]
+    for done in (0.1, 0.3, 0.6):
+        until(lambda done=done: sum(one.done() for one in started) > done * count, "progress")
+        kill(max(until(served.workers, "workers")))
+    ended = [one.exception(WATCHDOG_S) for one in started]
+    assert {type(error).__name__ for error in ended} <= {"NoneType", "WorkerLost"}
+    assert sum(error is None for error in ended) > count // 2
+    until(lambda: served.metric("anyserve_workers", state="ready") == 2, "two workers again")
+    assert served.metric("anyserve_requests_total") == count
+    assert served.metric("anyserve_requests_in_flight") == served.metric("anyserve_queue_depth") == 0
+
+
+def test_under_load_nothing_that_was_taken_is_lost_when_the_replica_leaves(replica, calls):
+    served = replica(*MIXED, "--workers", "2")
+    call = calls(served)
+    started = [call(model) for place in range(400) for model in ("pid", "coroutine")]
+    until(lambda: sum(one.done() for one in started) > 100, "progress")
+    served.signal()
+    ended = [one.exception(WATCHDOG_S) for one in started]
+    assert {type(error).__name__ for error in ended} <= {"NoneType", "Draining", "Unavailable"}
+    assert sum(error is None for error in ended) > 100
+    assert served.wait() == 0
+
+
+def test_under_load_workers_that_are_told_to_leave_one_after_the_other_lose_nothing(replica, calls):
+    served = replica(*MIXED, "--workers", "2")
+    call, count = calls(served), 600
+    started = [call(model) for place in range(count // 2) for model in ("pid", "coroutine")]
+    for done in (0.1, 0.3, 0.5, 0.7):
+        until(lambda done=done: sum(one.done() for one in started) > done * count, "progress")
+        pid = min(until(served.workers, "workers"))
+        kill(pid, signal.SIGTERM)
+        assert_gone({pid})
+    assert {type(one.exception(WATCHDOG_S)) for one in started} == {type(None)}
+    until(lambda: served.metric("anyserve_workers", state="ready") == 2, "two workers again")
+    assert served.metric("anyserve_requests_total", code="OK") == count
 
 
 # === silence ===
@@ -277,6 +330,14 @@ def test_a_handlers_traceback_reaches_its_caller_in_debug_and_nobody_else(replic
     assert told.traceback is None
     assert "in raise_it" in shown.traceback
     assert "anyserve/worker" not in shown.traceback
+
+
+def test_what_a_handler_raises_is_in_the_log_with_its_traceback(replica, calls):
+    served = replica(*MIXED)
+    assert isinstance(failure(calls(served)("raise", "deep inside")), errors.HandlerError)
+    served.says("ValueError: deep inside")
+    served.says("in raise_it")
+    assert "anyserve/worker/" not in served.stderr.read_text()
 
 
 # === the end of the replica ===

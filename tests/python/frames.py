@@ -292,7 +292,13 @@ class FakeRuntime:
         }
         command = [sys.executable, "-m", "anyserve.worker", "--socket", str(self.folder / "socket")]
         command += ["--worker-id", "3", "--target", target]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        # A file, because nobody reads along: a pipe would fill up, and the worker wait.
+        with (self.folder / "stderr").open("w") as stderr:
+            return subprocess.Popen(command, env=environment, stderr=stderr, text=True)
+
+    def printed(self) -> str:
+        """What the worker wrote to stderr."""
+        return (self.folder / "stderr").read_text()
 
     def send(self, *frames: Frame) -> None:
         """Send frames in one write. The slots of requests are offered first."""

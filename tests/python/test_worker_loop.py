@@ -481,7 +481,7 @@ def test_more_requests_than_there_are_slots_end_the_worker(run):
         *(request(number, 2, slot=number % SLOTS, parameters=parameters(gate=gate)) for number in range(1, 4098))
     )
     assert runtime.wait() == 1
-    assert "more than 4096 requests are under way" in runtime.process.stderr.read()
+    assert "more than 4096 requests are under way" in runtime.printed()
 
 
 @pytest.mark.parametrize("app", ["serial", "asynchronous"])
@@ -504,4 +504,4 @@ def test_a_runtime_that_breaks_a_rule_ends_the_worker(run, app, broken, says):
     runtime.socket.sendall(broken)
     runtime.socket.shutdown(1)
     assert runtime.wait() == 1
-    assert says in runtime.process.stderr.read()
+    assert says in runtime.printed()

@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 from anyserve.errors import AnyServeError, HandlerError
 
 _OWN = str(Path(__file__).parent.parent)
+_LONGEST_LOG = 16 << 10
+"""Characters of a traceback that are logged: its end, where the exception is."""
 
 
 def handle_signals(terminate: Callable[[int, FrameType | None], None]) -> None:
@@ -42,7 +44,7 @@ def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     shown = _traceback(error)
     # The caller gets the message; who wrote the handler needs to see where.
-    logging.getLogger("anyserve.handler").error("a handler raised\n%s", shown.rstrip())
+    logging.getLogger("anyserve.handler").error("a handler raised\n%s", shown.rstrip()[-_LONGEST_LOG:])
     return HandlerError.code, message, shown, None
 
 

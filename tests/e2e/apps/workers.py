@@ -1,5 +1,6 @@
 """Handlers that are held up, die, print and start processes, for the tests of workers' lives."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -113,6 +114,11 @@ def add_concurrent(app: AnyServe) -> None:
     async def hold_async(name: str) -> dict[str, list[int]]:
         report(name)
         await marks.wait_async(f"go-{name}")
+        return {"pid": [os.getpid()]}
+
+    @app.capability(type="coroutine", concurrency=64)
+    async def coroutine(name: str) -> dict[str, list[int]]:
+        await asyncio.sleep(0)
         return {"pid": [os.getpid()]}
 
     @app.capability(type="hold-threads", concurrency=4)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use anyserve_core::{Error, Expects, Parameter, Reply, Request, Response, Responses};
+use anyserve_core::{Code, Error, Expects, Parameter, Reply, Request, Response, Responses};
 use anyserve_proto::inference::ModelInferRequest;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -261,9 +261,11 @@ impl<S: Upstream> Session<S> {
         self.encoder.response(response, &mut self.out)
     }
 
-    /// Tells the client that a request failed: inside the stream or, if it wants that, by the stream's end.
+    /// Tells the client that a request failed: inside the stream or, if it wants that or its own deadline is over, by
+    /// the stream's end.
     fn fail(&mut self, ticket: &Ticket, error: Error) -> Result<(), Error> {
-        if self.metadata.fatal_errors {
+        let over = |at| error.code == Code::Deadline && at <= Instant::now();
+        if self.metadata.fatal_errors || self.metadata.deadline.is_some_and(over) {
             return Err(error);
         }
         self.encoder.error(&error, &ticket.asked.id, &mut self.out);
