@@ -44,8 +44,9 @@ def _watchdog() -> Iterator[None]:
 
 @contextmanager
 def serving(folder, *arguments, **more) -> Iterator[Replica]:
-    served = replicas.serve(folder, *arguments, **more)
+    served = replicas.start(folder, *arguments, **more)
     try:
+        served.serves()
         yield served
         if served.process.poll() is None:
             served.stop()

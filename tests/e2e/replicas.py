@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -77,6 +77,11 @@ class Replica:
         found = re.search(r"^serving .* on (\S+) with", self.output(), re.MULTILINE)
         assert found, f"it does not serve:\n{self.output()}"
         return found[1]
+
+    def serves(self) -> None:
+        """Wait until it serves."""
+        self.says("\nserving ")
+        self.workers()
 
     def output(self) -> str:
         """Everything that it has printed, and its log."""
@@ -227,12 +232,4 @@ def start(
         )  # fmt: skip
     replica = Replica(process, stdout, stderr, notes)
     RUNNING.append(replica)
-    return replica
-
-
-def serve(folder: Path, target: str | None, *flags: str | Path, **more: Any) -> Replica:
-    """Start a replica and wait until it serves."""
-    replica = start(folder, target, *flags, **more)
-    replica.says("\nserving ")
-    replica.workers()
     return replica

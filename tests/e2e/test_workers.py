@@ -345,7 +345,7 @@ def test_what_a_handler_raises_is_in_the_log_with_its_traceback(replica, calls):
 
 def test_workers_end_with_a_runtime_that_is_killed(begun):
     served = begun(*MIXED, "--workers", "2")
-    served.says("\nserving ")
+    served.serves()
     workers = until(lambda: len(found := served.workers()) == 2 and found, "two workers")
     with Client(served.endpoint) as client, ThreadPoolExecutor() as pool:
         running = pool.submit(client.infer, "hold", {"name": "h"}, timeout_s=WATCHDOG_S)

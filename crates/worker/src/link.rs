@@ -142,6 +142,11 @@ impl Link {
         if self.unanswered.load(Ordering::Relaxed) <= 1 { self.flush() } else { self.flush_soon() }
     }
 
+    /// Whether the worker has answered for everything that it got.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed) == 0
+    }
+
     /// Leaves the writing to the writer.
     pub(crate) fn flush_soon(&self) {
         self.more.notify_one();

@@ -246,8 +246,7 @@ impl Inner {
     pub(crate) fn announce(&self, handlers: Vec<Handler>) -> Result<(), String> {
         let mut dispatch = self.dispatch.lock();
         if let Some(known) = &dispatch.handlers {
-            let same = known.len() == handlers.len() && known.iter().zip(&handlers).all(|(own, new)| **own == *new);
-            return if same { Ok(()) } else { Err("it announced other handlers than the workers before it".into()) };
+            return same_handlers(known, &handlers);
         }
         let handlers: Vec<_> = handlers.into_iter().map(Arc::new).collect();
         let limits = handlers.iter().map(|handler| self.limits_of(handler));
@@ -463,6 +462,19 @@ pub(crate) enum Outcome {
     Done(Option<anyserve_core::Response>),
     /// With an error.
     Failed(Error),
+}
+
+/// Every worker of a group serves the same; what a request finds must not depend on who gets it.
+fn same_handlers(known: &[Arc<Handler>], new: &[Handler]) -> Result<(), String> {
+    if known.len() == new.len() && known.iter().zip(new).all(|(own, new)| **own == *new) {
+        return Ok(());
+    }
+    let differs = new.iter().enumerate().find(|(place, new)| known.get(*place).is_none_or(|own| **own != **new));
+    let which = differs.map_or("fewer of them".to_owned(), |(_, handler)| format!("first {}", handler.capability));
+    Err(format!(
+        "it announced other handlers than the workers before it ({which}): an app must define the same capabilities, \
+         with the same options, each time it is loaded"
+    ))
 }
 
 fn protocol(what: impl std::fmt::Display) -> LinkError {

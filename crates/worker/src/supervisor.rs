@@ -27,6 +27,8 @@ use crate::process::{Process, Spawner};
 
 /// A run of this length makes a worker's earlier crashes forgotten.
 const SETTLED: Duration = Duration::from_secs(10);
+/// Time that a worker with nothing in flight has to leave.
+const LEAVE: Duration = Duration::from_secs(5);
 /// Failures in a row after which requests no longer wait for a worker.
 const DOWN_AFTER: u32 = 3;
 /// Connections that may be greeted at the same time; only one of them is the worker.
@@ -208,11 +210,14 @@ impl Supervisor {
         }
     }
 
-    fn withdraw(&self, run: &Run) {
+    fn withdraw(&self, run: &mut Run) {
         self.pool.withdraw(run.worker);
-        if let Some(link) = &run.link {
-            link.push(&Frame::bare(Kind::Drain, 0));
-            link.flush();
+        let Some(link) = &run.link else { return };
+        link.push(&Frame::bare(Kind::Drain, 0));
+        link.flush();
+        if link.is_idle() {
+            // Nothing is left to finish; what keeps it is a thread of the app's own, which nobody waits for.
+            run.timer = Some((Instant::now() + LEAVE, Event::GraceOver));
         }
     }
 
@@ -228,6 +233,13 @@ impl Supervisor {
             Ok(Greeting::Failed(error)) => {
                 run.last_word.clone_from(&error.message);
                 let traceback = error.traceback.unwrap_or_default();
+                if self.has_been_ready {
+                    tracing::error!(
+                        worker = worker_name(self.index),
+                        reason = run.last_word,
+                        "cannot start\n{traceback}"
+                    );
+                }
                 self.failed_start(StartError { message: error.message, traceback });
                 None
             }
