@@ -2,15 +2,16 @@
 
 use crate::{Error, Handler, Request, Tensor, TensorSpec};
 
-/// Checks version and inputs of a request against the handler that is to serve it.
+/// Checks version, inputs and requested outputs of a request against the handler that is to serve it.
 ///
 /// # Errors
 /// `NOT_FOUND` for another version than the handler's, `INVALID_INPUT` for an input that is missing, repeated,
-/// unknown, or of another datatype or shape than declared. Only repeated inputs are refused where nothing is
+/// unknown, or of another datatype or shape than declared, and for a requested output that is not declared. Only repeated inputs are refused where nothing is
 /// declared. The message names the input and both sides.
 pub fn check_request(request: &Request, handler: &Handler) -> Result<(), Error> {
     check_version(request, handler)?;
     check_repeated(request)?;
+    check_outputs(request, handler)?;
     let Some(specs) = &handler.inputs else { return Ok(()) };
     check_missing(request, specs)?;
     request.inputs.iter().try_for_each(|input| check_input(input, specs, &request.model))
@@ -33,6 +34,14 @@ fn check_repeated(request: &Request) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Before the handler runs, where it has said what it gives; otherwise its answer shows.
+fn check_outputs(request: &Request, handler: &Handler) -> Result<(), Error> {
+    let Some(specs) = &handler.outputs else { return Ok(()) };
+    let unknown = |name: &&String| !specs.iter().any(|spec| spec.name == **name);
+    let Some(name) = request.outputs.iter().find(unknown) else { return Ok(()) };
+    Err(Error::invalid(format!("unexpected requested output '{name}' for model '{}'", request.model)))
 }
 
 fn check_missing(request: &Request, specs: &[TensorSpec]) -> Result<(), Error> {
@@ -127,6 +136,18 @@ mod tests {
         for (inputs, message) in cases {
             assert_eq!(check_request(&request(inputs), &handler()), Err(Error::invalid(message)));
         }
+    }
+
+    #[test]
+    fn a_requested_output_that_is_not_declared_is_refused_before_the_handler_runs() {
+        let declared = Handler { outputs: Some(vec![spec("sum", &[-1])]), ..handler() };
+        let mut asks = request(&[A, B]);
+        asks.outputs = vec!["sum".into()];
+        assert_eq!(check_request(&asks, &declared), Ok(()));
+        asks.outputs.push("difference".into());
+        let message = "unexpected requested output 'difference' for model 'add'";
+        assert_eq!(check_request(&asks, &declared), Err(Error::invalid(message)));
+        assert_eq!(check_request(&asks, &handler()), Ok(()), "nothing is declared");
     }
 
     #[test]

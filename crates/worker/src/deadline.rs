@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::pool::Inner;
+use crate::dispatch::Inner;
 
 /// Ends requests as their deadlines come, for the life of the pool.
 ///

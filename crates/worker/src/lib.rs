@@ -13,6 +13,7 @@
 
 mod config;
 mod deadline;
+mod dispatch;
 mod handshake;
 mod lifecycle;
 mod link;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::pool::Outcome;
+use crate::dispatch::Outcome;
 use crate::statistics::Counters;
 use crate::stream::Part;
 

@@ -13,8 +13,9 @@ use anyserve_core::{
 use anyserve_sched::{Job, Ticket};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dispatch::Inner;
 use crate::pending::{Caller, Echo, Parcel, Pending};
-use crate::pool::{Inner, Pool, group_name};
+use crate::pool::{Pool, group_name};
 use crate::routes::Route;
 use crate::stream::ResponseStream;
 

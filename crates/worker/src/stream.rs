@@ -10,7 +10,7 @@ use anyserve_wire::Frame;
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
-use crate::pool::Inner;
+use crate::dispatch::Inner;
 
 /// Smallest cost of a chunk: what its bookkeeping takes, about.
 const LEAST_COST: usize = 4 << 10;

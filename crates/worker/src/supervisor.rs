@@ -18,11 +18,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::dispatch::Inner;
 use crate::handshake::{Greeted, Greeting, Host};
 use crate::lifecycle::{Action, Event, Lifecycle};
 use crate::link::{Link, LinkError};
 use crate::output::log_lines;
-use crate::pool::{Inner, StartError, worker_name};
+use crate::pool::{StartError, worker_name};
 use crate::process::{Process, Spawner};
 
 /// A run of this length makes a worker's earlier crashes forgotten.
