@@ -40,11 +40,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(command: str) -> Iterator[str]:
+def serving(command: str, cwd: Path = ROOT) -> Iterator[str]:
     """Runs a replica and hands its endpoint out; it must end well."""
     with subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(ANYSERVE_PORT="0"),
         stdout=subprocess.PIPE,
         text=True,
@@ -91,3 +91,23 @@ def test_the_commands_of_a_readme_print_what_it_says(readme):
         for command, expected in commands:
             printed = run(command, endpoint)
             assert expected is None or printed == expected, command
+
+
+def test_the_smallest_app_of_the_readme_prints_what_it_says(tmp_path):
+    readme = ROOT / "README.md"
+    app, client = re.findall(r"^```python\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
+    assert app.startswith("# hello.py\n")
+    (tmp_path / "hello.py").write_text(app)
+    (serve, _), (call, printed) = [block for block in blocks(readme) if "hello.py" in block[0] or "greet" in block[0]]
+    with serving(serve, tmp_path) as endpoint:
+        assert run(call, endpoint) == printed
+        script = client.replace("127.0.0.1:8000", endpoint)
+        assert "hello, Ada" in run(f"python - <<'END'\n{script}\nEND", endpoint)
+
+
+def test_the_readmes_first_command_serves_and_its_call_prints_what_it_says():
+    (install_and_serve, _), (call, printed), *_ = blocks(ROOT / "README.md")
+    install, serve = install_and_serve.strip().split(" && ")
+    assert install == "pip install ."
+    with serving(serve.replace("--port 8000", "--port 0")) as endpoint:
+        assert run(call, endpoint) == printed

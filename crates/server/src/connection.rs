@@ -108,7 +108,8 @@ where
     let read = Arc::new(AtomicUsize::new(0));
     let io = TokioIo::new(Counted { io, read: Arc::clone(&read) });
     let leaving = app.leaving.clone();
-    let service = service_fn(move |request| Arc::clone(&app).answer(request));
+    // Boxed where it is made: hyper and the runtime move a request's future several times before its first poll.
+    let service = service_fn(move |request| Box::pin(Arc::clone(&app).answer(request)));
     let mut connection = pin!(http.serve_connection(io, service));
     let mut silent = pin!(tokio::time::sleep(timeout));
     let (mut asked_to_leave, mut checked) = (false, false);
