@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(long, env = "ANYSERVE_LOG_LEVEL")]
     pub log_level: Option<String>,
     /// Seconds that requests in flight have to finish when the replica is stopped [default: 30]
-    #[arg(long, env = "ANYSERVE_GRACE_S")]
+    #[arg(long, env = "ANYSERVE_GRACE_S", allow_negative_numbers = true)]
     pub grace_s: Option<f64>,
     /// TOML file with these options
     #[arg(long, env = "ANYSERVE_CONFIG")]
@@ -44,10 +44,10 @@ pub struct Options {
     #[arg(long, env = "ANYSERVE_MAX_QUEUE")]
     pub max_queue: Option<u32>,
     /// Seconds that a worker has to become ready [default: 600]
-    #[arg(long, env = "ANYSERVE_START_TIMEOUT_S")]
+    #[arg(long, env = "ANYSERVE_START_TIMEOUT_S", allow_negative_numbers = true)]
     pub start_timeout_s: Option<f64>,
     /// Seconds without an answer to a ping after which a worker is replaced [default: 10]
-    #[arg(long, env = "ANYSERVE_PING_TIMEOUT_S")]
+    #[arg(long, env = "ANYSERVE_PING_TIMEOUT_S", allow_negative_numbers = true)]
     pub ping_timeout_s: Option<f64>,
     /// Threads of the runtime [default: one per core]
     #[arg(long, env = "ANYSERVE_THREADS")]
