@@ -357,11 +357,6 @@ impl<T> Dispatcher<T> {
         self.requests.len()
     }
 
-    /// How long a request that arrives at this group now will wait, as far as that is known.
-    pub fn expected_wait(&self, group: GroupId) -> Duration {
-        self.groups[group.0].expected_wait()
-    }
-
     fn fill(&mut self, group: GroupId, out: &mut Vec<Action<T>>) {
         while let Some((ticket, worker)) = self.groups[group.0].next_send() {
             let job = self.requests[ticket.index()].job;

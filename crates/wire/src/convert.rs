@@ -84,30 +84,6 @@ pub fn request_of(meta: &mut wire::Request, body: Bytes) -> Result<(Vec<Tensor>,
     Ok((inputs, parameters(std::mem::take(&mut meta.parameters))?))
 }
 
-/// The metadata of a response's frame. The body is the outputs' data, in order.
-pub fn response_to_meta(outputs: &[Tensor], parameters: &Parameters) -> wire::Response {
-    wire::Response {
-        outputs: outputs.iter().map(wire::Tensor::from).collect(),
-        parameters: key_values(parameters),
-        compute_ns: 0,
-    }
-}
-
-/// The outputs' data as one body: the tensor's own bytes if there is one, a copy if there are more.
-pub fn response_body(outputs: &[Tensor]) -> Bytes {
-    match outputs {
-        [] => Bytes::new(),
-        [only] => only.data.clone(),
-        several => several
-            .iter()
-            .fold(Vec::new(), |mut body, tensor| {
-                body.extend_from_slice(&tensor.data);
-                body
-            })
-            .into(),
-    }
-}
-
 /// A response as the runtime gets it; id, model and version are the request's and not set here.
 ///
 /// # Errors

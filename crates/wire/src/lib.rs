@@ -18,6 +18,6 @@ mod decoder;
 mod frame;
 pub mod message;
 
-pub use convert::{MessageError, request_of, request_to_frame, response_body, response_of, response_to_meta};
+pub use convert::{MessageError, request_of, request_to_frame, response_of};
 pub use decoder::{Decoder, WireError};
 pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};
