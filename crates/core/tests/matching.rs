@@ -39,8 +39,8 @@ impl Plain {
         match self.sign {
             "=" | "==" => spelled(&self.values[0]),
             "!=" => !spelled(&self.values[0]),
-            "in" => self.values.iter().any(|text| spelled(&text)),
-            "notin" => self.values.iter().all(|text| !spelled(&text)),
+            "in" => self.values.iter().any(&spelled),
+            "notin" => self.values.iter().all(|text| !spelled(text)),
             "" => value.is_some(),
             "!" => value.is_none(),
             "<" => order().is_some_and(|(own, bound)| own < bound),
