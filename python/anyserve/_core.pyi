@@ -420,6 +420,9 @@ def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handl
     Otherwise each sync handler has its threads, and async ones share one event loop in the calling thread. The process
     ends at once if the runtime goes while handlers run, or breaks a rule of the protocol (exit code 1).
 
+    A handler with ``max_batch_size`` is called once for all requests of a batch. If that raises, it is called again
+    with either half of them, and so on, so that only those fail that make it raise.
+
     Args:
         socket: path of the runtime's socket.
         worker_id: the number that the runtime gave this worker.
@@ -465,6 +468,12 @@ class _Exchange:
     def finish(self, value: object) -> None: ...
     def fail(self, raised: BaseException) -> None: ...
     def send(self, response: object) -> Future[None] | None: ...
+
+@final
+class _BatchExchange:
+    def next(self) -> tuple[Any, ...] | None: ...
+    def finish(self, answers: object) -> None: ...
+    def fail(self, raised: BaseException) -> None: ...
 
 @final
 class _Server:

@@ -17,18 +17,23 @@ CapabilityValue = str | int | float | bool
 """What a key of a capability may be set to."""
 
 LATER = {
-    "max_batch_size": 0, "max_delay_ms": 0, "priority": 0, "idempotent": False, "sequence": False, "gpus": 0,
-    "resources": None, "min_workers": None, "max_workers": None, "idle_timeout_s": None, "upgrade": None,
+    "gpus": 0, "resources": None, "min_workers": None, "max_workers": None, "idle_timeout_s": None, "upgrade": None,
     "preload": None,
 }  # fmt: skip
 """Reserved options that this version does not carry out, with the value that asks for nothing."""
 
-NOW = ("stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s")
+NOW = (
+    "stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s", "max_batch_size", "max_delay_ms",
+    "priority", "idempotent", "sequence",
+)  # fmt: skip
 """Reserved options that this version carries out."""
 
 MAX_CONCURRENCY = 4096
 MAX_QUEUE = 2**32 - 1
 MAX_SECONDS = 604_800  # A week: whatever is longer is a typing error.
+MAX_BATCH_SIZE = 256
+MAX_DELAY_MS = 10_000
+LAST_PRIORITY = 8
 MAX_INTEGER = 2**63 - 1
 
 
@@ -43,6 +48,11 @@ class Options:
         concurrency: requests that one worker runs at the same time, from 1 to 4096.
         max_queue: requests that may wait, at least 1; ``None`` takes the replica's limit.
         timeout_s: seconds that a request may take when its caller gave no deadline, up to a week; ``None`` sets none.
+        max_batch_size: requests that one call of the handler takes at most, up to 256; 0 gives it one and no list.
+        max_delay_ms: milliseconds that a request waits at most for others to share its batch, up to 10 000.
+        priority: of requests that name none, from 1, served first, to 8; ``None`` takes the middle one.
+        idempotent: running a request twice does no harm.
+        sequence: requests belong to sequences.
     """
 
     stream: bool = False
@@ -51,6 +61,11 @@ class Options:
     concurrency: int = 1
     max_queue: int | None = None
     timeout_s: float | None = None
+    max_batch_size: int = 0
+    max_delay_ms: float = 0.0
+    priority: int | None = None
+    idempotent: bool = False
+    sequence: bool = False
 
 
 def check_options(given: Mapping[str, object]) -> Options:
@@ -60,19 +75,24 @@ def check_options(given: Mapping[str, object]) -> Options:
         given: one value for each of `NOW`.
 
     Raises:
-        StartError: a value of the wrong type or out of its range.
+        StartError: a value of the wrong type or out of its range, or options that exclude each other.
     """
-    if not isinstance(given["stream"], bool):
-        raise StartError(f"stream={given['stream']!r}: it is True or False")
-    max_queue = given["max_queue"]
-    return Options(
-        stream=given["stream"],
+    max_queue, priority = given["max_queue"], given["priority"]
+    options = Options(
+        stream=_truth("stream", given["stream"]),
         inputs=_specs("inputs", given["inputs"]),
         outputs=_specs("outputs", given["outputs"]),
         concurrency=_whole("concurrency", given["concurrency"], MAX_CONCURRENCY),
         max_queue=None if max_queue is None else _whole("max_queue", max_queue, MAX_QUEUE),
         timeout_s=_seconds("timeout_s", given["timeout_s"]),
+        max_batch_size=_batch_size("max_batch_size", given["max_batch_size"]),
+        max_delay_ms=_milliseconds("max_delay_ms", given["max_delay_ms"]),
+        priority=None if priority is None else _whole("priority", priority, LAST_PRIORITY),
+        idempotent=_truth("idempotent", given["idempotent"]),
+        sequence=_truth("sequence", given["sequence"]),
     )
+    _check_batch(options)
+    return options
 
 
 def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, CapabilityValue]:
@@ -102,6 +122,24 @@ def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, 
     if not keys:
         raise StartError('a capability needs at least one key, such as @app.capability(type="echo")')
     return {_key(name): _value(name, value) for name, value in keys.items()}
+
+
+def _check_batch(options: Options) -> None:
+    size, delay = options.max_batch_size, options.max_delay_ms
+    if delay and not size:
+        raise StartError(
+            f"max_delay_ms={delay:g} is how long a batch may wait to fill, but there are no batches: add "
+            "max_batch_size=32, or leave max_delay_ms out"
+        )
+    if size and options.stream:
+        raise StartError(
+            f"max_batch_size={size} with stream=True: a batch is answered once, with a list; leave one of the two out"
+        )
+    if size and options.sequence:
+        raise StartError(
+            f"max_batch_size={size} with sequence=True: the requests of a sequence run one at a time; leave one of the "
+            "two out"
+        )
 
 
 def _not_a_mapping(positional: object) -> str:
@@ -155,6 +193,29 @@ def _seconds(name: str, value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_SECONDS:
         return float(value)
     raise StartError(f"{name}={value!r}: it is a number of seconds above 0 and up to {MAX_SECONDS}, or None")
+
+
+def _milliseconds(name: str, value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_DELAY_MS:
+        return float(value)
+    raise StartError(f"{name}={value!r}: it is a number of milliseconds from 0 to {MAX_DELAY_MS}")
+
+
+def _batch_size(name: str, value: object) -> int:
+    if value is None or (value == 0 and type(value) is int):
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_BATCH_SIZE:
+        return value
+    raise StartError(
+        f"{name}={value!r}: it is the number of requests that one call takes, from 1 to {MAX_BATCH_SIZE}, or None for "
+        "a handler that takes one request and no list"
+    )
+
+
+def _truth(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise StartError(f"{name}={value!r}: it is True or False")
 
 
 def _whole(name: str, value: object, most: int) -> int:

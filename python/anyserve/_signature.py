@@ -17,8 +17,9 @@ from anyserve.errors import StartError
 Kind = Literal["sync", "async", "generator", "async_generator"]
 """How a function answers."""
 
-_REQUEST_NAMES = ("request", "req", "requests")
+_REQUEST_NAMES = ("request", "req")
 _NAMES = {"Context": ("context", "ctx"), "Stream": ("stream",)}
+_LISTS = ("list", "Sequence")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -27,6 +28,8 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 @dataclass(frozen=True, slots=True)
 class Raw:
     """A handler that takes the request, and after it the context and the stream if it has room for them.
+
+    One that takes a list of requests takes a list of contexts after it, and no stream.
 
     Attributes:
         takes: how many of the three it takes.
@@ -78,8 +81,12 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def read_signature(function: Callable[..., Any]) -> Raw | Typed:
+def read_signature(function: Callable[..., Any], max_batch_size: int = 0) -> Raw | Typed:
     """Read how a handler wants to be called.
+
+    Args:
+        function: the handler.
+        max_batch_size: requests that one call is to take; 0 gives it one request and no list.
 
     Raises:
         StartError: it cannot be called as a handler; the message says what it should look like.
@@ -88,12 +95,17 @@ def read_signature(function: Callable[..., Any]) -> Raw | Typed:
     if inspect.isclass(function):
         raise StartError(f"{name!r} is a class; a handler is a function, a method or an object with __call__")
     parameters = _parameters(function, name)
-    if not parameters:
-        return Typed({}, frozenset(), rest=False, closed=frozenset(), context=None, stream=None)
-    if parameters[0].name in ("self", "cls"):
+    if parameters and parameters[0].name in ("self", "cls"):
         raise StartError(
             f"{name!r} is a method without its object; register the bound one: capability(…)(object.{name})"
         )
+    takes_list = bool(parameters) and _takes_list(parameters[0])
+    if takes_list != bool(max_batch_size):
+        raise StartError(_one_or_many(parameters, name, max_batch_size))
+    if takes_list:
+        return _batched(parameters, name)
+    if not parameters:
+        return Typed({}, frozenset(), rest=False, closed=frozenset(), context=None, stream=None)
     return _raw(parameters, name) if _takes_request(parameters[0]) else _typed(parameters, name, function)
 
 
@@ -128,26 +140,69 @@ def _fixed_by_partial(function: Callable[..., Any]) -> set[str]:
 def _takes_request(first: inspect.Parameter) -> bool:
     if _is_free(first):
         return first.kind in _POSITIONAL and first.name.lstrip("_") in _REQUEST_NAMES
-    return type_name(first.annotation) == "ModelInferRequest" or _is_batch(first)
+    return type_name(first.annotation) == "ModelInferRequest"
+
+
+def _takes_list(first: inspect.Parameter) -> bool:
+    """Whether it is meant for a list of requests: by its type, or by its name where the type leaves it open."""
+    if first.kind not in _POSITIONAL:
+        return False
+    named = first.name.lstrip("_") == "requests"
+    if _is_free(first):
+        return named
+    elements = ("ModelInferRequest", "", "Any") if named else ("ModelInferRequest",)
+    return type_name(first.annotation) in _LISTS and element_name(first.annotation) in elements
+
+
+def _one_or_many(parameters: list[inspect.Parameter], name: str, max_batch_size: int) -> str:
+    if not max_batch_size:
+        return (
+            f"{name!r} takes a list of requests: add max_batch_size=32, or as many as one call may take, to its "
+            "capability; or take one request: `request: ModelInferRequest`"
+        )
+    takes = "takes one request" if parameters and _takes_request(parameters[0]) else "takes its inputs by name"
+    return (
+        f"{name!r} {takes}, but with max_batch_size={max_batch_size} it is given a list of requests: write "
+        "`requests: list[ModelInferRequest]` as its first parameter and return a list, or leave max_batch_size out"
+    )
+
+
+def _batched(parameters: list[inspect.Parameter], name: str) -> Raw:
+    positional = [one for one in parameters if one.kind in _POSITIONAL]
+    takes = 2 if positional[1:] and _takes_contexts(positional[1]) else 1
+    called = "(requests) or (requests, contexts), both lists"
+    _check_others(parameters, positional[:takes], name, "a list of requests", called)
+    return Raw(takes)
+
+
+def _takes_contexts(parameter: inspect.Parameter) -> bool:
+    if _is_free(parameter):
+        # By its place alone, unless it has a default: that one is the author's.
+        return parameter.name in ("contexts", *_NAMES["Context"]) or parameter.default is parameter.empty
+    annotation = _without_none(parameter.annotation)
+    return type_name(annotation) in _LISTS and element_name(annotation) in ("Context", "", "Any")
 
 
 def _raw(parameters: list[inspect.Parameter], name: str) -> Raw:
-    if _is_batch(parameters[0]) or parameters[0].name == "requests":
-        raise StartError(
-            f"{name!r} takes a list of requests, but batching is not available in this version of AnyServe; "
-            "take one request: `request: ModelInferRequest`"
-        )
     positional = [one for one in parameters if one.kind in _POSITIONAL]
     offered = zip(positional[1:], ("Context", "Stream"), strict=False)
     takes = 1 + sum(1 for _ in takewhile(lambda pair: _is_ours(*pair), offered))
-    others = [one for one in parameters if one not in positional[:takes] and one.kind not in _VARIADIC]
+    called = "(request), (request, context) or (request, context, stream)"
+    _check_others(parameters, positional[:takes], name, "the request", called)
+    return Raw(takes)
+
+
+def _check_others(
+    parameters: list[inspect.Parameter], ours: list[inspect.Parameter], name: str, what: str, called: str
+) -> None:
+    """Refuse a parameter that nothing is given for."""
+    others = [one for one in parameters if one not in ours and one.kind not in _VARIADIC]
     if any(one.default is one.empty for one in others):
         shown = ", ".join(one.name for one in parameters)
         raise StartError(
-            f"{name!r} takes ({shown}), but a handler that takes the request is called with (request), "
-            "(request, context) or (request, context, stream); give any further parameter a default"
+            f"{name!r} takes ({shown}), but a handler that takes {what} is called with {called}; give any further "
+            "parameter a default"
         )
-    return Raw(takes)
 
 
 def _is_ours(parameter: inspect.Parameter, wanted: str) -> bool:
@@ -206,12 +261,6 @@ def _add_input(inputs: dict[str, Reader], parameter: inspect.Parameter, name: st
 
 def _is_free(parameter: inspect.Parameter) -> bool:
     return parameter.annotation is inspect.Parameter.empty or parameter.annotation is Any
-
-
-def _is_batch(parameter: inspect.Parameter) -> bool:
-    return type_name(parameter.annotation) in ("list", "Sequence") and (
-        element_name(parameter.annotation) == "ModelInferRequest"
-    )
 
 
 def _without_none(annotation: Any) -> Any:

@@ -2,8 +2,9 @@
 
 A function may take the request or its inputs by name, be plain or a coroutine, return once or yield; partials, methods
 and objects with ``__call__`` count as functions. The loop knows one shape: ``call(request[, context[, stream]])``,
-which returns or yields responses. A handler that takes the request *is* its `call`; for one that takes its inputs by
-name a wrapper reads them and makes the response.
+which returns or yields responses; with batches it is ``call(requests[, contexts])``, which returns a list. A handler
+that takes the request *is* its `call`; for one that takes its inputs by name a wrapper reads them and makes the
+response.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -32,17 +33,17 @@ class Handler:
         inputs: declared inputs; ``None`` leaves them unchecked.
         outputs: declared outputs; ``None`` leaves them open.
         stream: it answers any number of times.
-        call: takes ``takes`` of request, context and stream, in this order.
+        call: takes ``takes`` of request, context and stream, in this order; with batches lists of the first two.
         kind: how `call` answers.
         takes: 1, 2 or 3.
-        concurrency: requests that one worker runs at the same time.
+        concurrency: calls that one worker makes at the same time.
         max_queue: requests that may wait; ``None`` takes the replica's limit.
         timeout_s: seconds for a request without a deadline; ``None`` sets none.
-        max_batch_size: largest batch; 0 is none, and the only value in this version.
-        max_delay_ms: how long a batch may wait to fill, in milliseconds; 0 in this version.
-        priority: 0 in this version.
-        idempotent: false in this version.
-        sequence: false in this version.
+        max_batch_size: requests that one call takes at most; 0 gives it one and no list.
+        max_delay_ms: milliseconds that a request waits at most for others to share its batch.
+        priority: of requests that name none, from 1 to 8; ``None`` takes the middle one.
+        idempotent: running a request twice does no harm.
+        sequence: requests belong to sequences.
     """
 
     function: str
@@ -58,7 +59,7 @@ class Handler:
     timeout_s: float | None = None
     max_batch_size: int = 0
     max_delay_ms: float = 0.0
-    priority: int = 0
+    priority: int | None = None
     idempotent: bool = False
     sequence: bool = False
 
@@ -71,7 +72,8 @@ def bind(function: Call, capability: Mapping[str, CapabilityValue], options: Opt
     """
     if not callable(function):
         raise StartError(f"a capability is served by a function, not by {function!r}")
-    name, kind, signature = name_of(function), kind_of(function), read_signature(function)
+    name, kind, signature = name_of(function), kind_of(function), read_signature(function, options.max_batch_size)
+    _check_batch(name, kind, options.max_batch_size)
     _check_stream(name, kind, sends=signature.takes == 3, stream=options.stream)  # the third argument is the stream
     if isinstance(signature, Typed):
         _check_inputs(name, signature, options.inputs)
@@ -87,6 +89,11 @@ def bind(function: Call, capability: Mapping[str, CapabilityValue], options: Opt
         concurrency=options.concurrency,
         max_queue=options.max_queue,
         timeout_s=options.timeout_s,
+        max_batch_size=options.max_batch_size,
+        max_delay_ms=options.max_delay_ms,
+        priority=options.priority,
+        idempotent=options.idempotent,
+        sequence=options.sequence,
     )
 
 
@@ -108,6 +115,14 @@ def to_response(value: Any, request: ModelInferRequest) -> ModelInferResponse:
             "arrays"
         )
     return Writer(request.model_name, None)(value, request)
+
+
+def _check_batch(name: str, kind: Kind, max_batch_size: int) -> None:
+    if max_batch_size and kind in ("generator", "async_generator"):
+        raise StartError(
+            f"{name!r} yields, but with max_batch_size={max_batch_size} it answers its requests all at once: return a "
+            "list with one response for each"
+        )
 
 
 def _check_stream(name: str, kind: Kind, *, sends: bool, stream: bool) -> None:

@@ -29,6 +29,7 @@ WATCHDOG_S = 30.0
 
 KINDS = (
     "", "Hello", "Welcome", "Ready", "Request", "Chunk", "Done", "Failed", "Cancel", "Credit", "Drain", "Ping", "Pong",
+    "Batch",
 )  # fmt: skip
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
@@ -48,7 +49,8 @@ SCHEMAS: dict[str, dict[int, tuple[str, Any]]] = {
     "Handler": {1: ("capability", ["KeyValue"]), 2: ("function", "text"), 3: ("inputs", ["TensorSpec"]),
                 4: ("declares_inputs", "bool"), 5: ("outputs", ["TensorSpec"]), 6: ("declares_outputs", "bool"),
                 7: ("stream", "bool"), 8: ("concurrency", "uint"), 9: ("max_queue", "uint"), 10: ("timeout_us", "uint"),
-                11: ("max_batch_size", "uint")},
+                11: ("max_batch_size", "uint"), 12: ("max_delay_us", "uint"), 13: ("priority", "uint"),
+                14: ("idempotent", "bool"), 15: ("sequence", "bool")},
     "Hello": {1: ("pid", "uint"), 2: ("worker", "uint"), 3: ("token", "text"), 4: ("handlers", ["Handler"]),
               5: ("concurrency", "uint")},
     "Welcome": {1: ("max_meta", "uint"), 2: ("max_body", "uint"), 3: ("stream_window", "uint"), 4: ("slots", "text")},
@@ -58,6 +60,8 @@ SCHEMAS: dict[str, dict[int, tuple[str, Any]]] = {
     "Request": {1: ("handler", "uint"), 2: ("slot", "uint"), 3: ("attempt", "uint"), 4: ("remaining_us", "uint"),
                 5: ("model", "text"), 6: ("version", "text"), 7: ("id", "text"), 8: ("inputs", ["Tensor"]),
                 9: ("outputs", ["text"]), 10: ("parameters", ["KeyValue"]), 11: ("headers", ["Header"])},
+    "Batch": {1: ("members", ["Member"])},
+    "Member": {1: ("id", "uint"), 2: ("len", "uint"), 3: ("request", "Request")},
     "Chunk": {1: ("outputs", ["Tensor"]), 2: ("parameters", ["KeyValue"]), 3: ("compute_ns", "uint")},
     "Failed": {1: ("code", "uint"), 2: ("message", "text"), 3: ("traceback", "text"), 4: ("compute_ns", "uint"),
                5: ("retry_after_ms", "uint")},
@@ -130,7 +134,7 @@ def decode(schema: str, data: bytes) -> dict[str, Any]:
     """Read a message; every field is there, but for a key's other values."""
     fields = SCHEMAS[schema]
     message: dict[str, Any] = (
-        {name: [] if isinstance(kind, list) else EMPTY[kind] for name, kind in fields.values()}
+        {name: [] if isinstance(kind, list) else EMPTY.get(kind) for name, kind in fields.values()}
         if schema != "KeyValue"
         else {}
     )
@@ -245,6 +249,18 @@ def request(number: int, handler: int, inputs: Iterable[dict[str, Any]] = (), **
     return Frame("Request", number, 0, meta, body)
 
 
+def batch(*requests: Frame) -> Frame:
+    """A batch's frame, made of requests' frames."""
+    members = [{"id": one.id, "len": len(one.body), "request": one.meta} for one in requests]
+    return Frame("Batch", 0, 0, {"members": members}, b"".join(one.body for one in requests))
+
+
+def parameters(**values: Any) -> list[dict[str, Any]]:
+    """Parameters for `request`."""
+    kinds = {str: "text", int: "int", float: "double", bool: "bool"}
+    return [{"key": key, kinds[type(value)]: value} for key, value in values.items()]
+
+
 # === the runtime ===
 
 
@@ -303,9 +319,16 @@ class FakeRuntime:
     def send(self, *frames: Frame) -> None:
         """Send frames in one write. The slots of requests are offered first."""
         for frame in frames:
-            if frame.kind == "Request" and frame.meta["slot"] < SLOTS and not self.slot(frame.meta["slot"]):
-                self.set_slot(frame.meta["slot"], frame.id << 3 | OFFERED)
+            if frame.kind == "Request":
+                self._offer(frame.id, frame.meta["slot"])
+            elif frame.kind == "Batch":
+                for member in frame.meta["members"]:
+                    self._offer(member["id"], member["request"]["slot"])
         self.socket.sendall(b"".join(frame.to_bytes() for frame in frames))
+
+    def _offer(self, number: int, place: int) -> None:
+        if place < SLOTS and not self.slot(place):
+            self.set_slot(place, number << 3 | OFFERED)
 
     def receive(self) -> Frame:
         """The next frame from the worker.

@@ -15,6 +15,13 @@ def serve(**options):
     return app.handlers[0]
 
 
+def serve_many(**options):
+    """Declare a handler that takes a list with these options and hand back its row."""
+    app = AnyServe()
+    app.capability(**{"type": "t", **options})(lambda requests: None)
+    return app.handlers[0]
+
+
 def refusal(*positional, **options) -> str:
     app = AnyServe()
     with pytest.raises(StartError) as caught:
@@ -35,7 +42,15 @@ def test_options_are_carried_and_everything_else_is_the_capability():
 def test_without_options_a_handler_runs_one_request_at_a_time_and_declares_nothing():
     row = serve()
     assert (row.inputs, row.outputs, row.stream, row.concurrency) == (None, None, False, 1)
-    assert (row.max_queue, row.timeout_s, row.max_batch_size, row.sequence) == (None, None, 0, False)
+    assert (row.max_queue, row.timeout_s, row.max_batch_size, row.max_delay_ms) == (None, None, 0, 0.0)
+    assert (row.priority, row.idempotent, row.sequence) == (None, False, False)
+
+
+def test_options_of_the_scheduler_are_carried():
+    row = serve_many(max_batch_size=32, max_delay_ms=5, priority=2, idempotent=True)
+    assert (row.max_batch_size, row.max_delay_ms, row.priority, row.idempotent) == (32, 5.0, 2, True)
+    assert row.capability == {"type": "t"}
+    assert serve(sequence=True, stream=False).sequence is True
 
 
 def test_a_reserved_name_is_a_key_in_the_positional_dict():
@@ -78,8 +93,63 @@ def test_timeout_s_is_a_number_above_0_and_up_to_a_week(bad):
 
 
 @pytest.mark.parametrize("bad", [1, "yes", None])
-def test_stream_is_true_or_false(bad):
-    assert "True or False" in refusal(type="t", stream=bad)
+@pytest.mark.parametrize("name", ["stream", "idempotent", "sequence"])
+def test_a_switch_is_true_or_false(name, bad):
+    assert refusal(type="t", **{name: bad}) == f"{name}={bad!r}: it is True or False"
+
+
+@pytest.mark.parametrize("bad", [-1, 257, 1.0, 0.0, True, False, "32"])
+def test_max_batch_size_is_a_whole_number_up_to_256(bad):
+    message = refusal(type="t", max_batch_size=bad)
+    assert message.startswith(
+        f"max_batch_size={bad!r}: it is the number of requests that one call takes, from 1 to 256"
+    )
+
+
+@pytest.mark.parametrize("good", [1, 256])
+def test_both_ends_of_the_range_of_max_batch_size_are_in_it(good):
+    assert serve_many(max_batch_size=good).max_batch_size == good
+
+
+@pytest.mark.parametrize("none", [None, 0])
+def test_no_batch_size_is_a_handler_that_takes_one_request(none):
+    assert serve(max_batch_size=none).max_batch_size == 0
+
+
+@pytest.mark.parametrize("bad", [-0.1, 10_000.1, math.inf, math.nan, "5", True, None])
+def test_max_delay_ms_is_a_number_up_to_ten_seconds(bad):
+    message = refusal(type="t", max_batch_size=8, max_delay_ms=bad)
+    assert message == f"max_delay_ms={bad!r}: it is a number of milliseconds from 0 to 10000"
+
+
+@pytest.mark.parametrize("good", [0, 0.5, 10_000])
+def test_both_ends_of_the_range_of_max_delay_ms_are_in_it(good):
+    assert serve_many(max_batch_size=8, max_delay_ms=good).max_delay_ms == good
+
+
+@pytest.mark.parametrize("bad", [0, 9, -1, 1.0, True, "1"])
+def test_priority_is_a_level_from_1_to_8(bad):
+    assert refusal(type="t", priority=bad) == f"priority={bad!r}: it is a whole number from 1 to 8"
+
+
+@pytest.mark.parametrize("good", [None, 1, 8])
+def test_both_ends_of_the_range_of_priority_are_in_it(good):
+    assert serve(priority=good).priority == good
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_delay_ms": 5}, "max_delay_ms=5 is how long a batch may wait to fill, but there are no batches: add"),
+        ({"max_batch_size": 0, "max_delay_ms": 0.5}, "max_delay_ms=0.5 is how long"),
+        ({"max_batch_size": 8, "stream": True}, "max_batch_size=8 with stream=True: a batch is answered once"),
+        ({"max_batch_size": 8, "sequence": True}, "max_batch_size=8 with sequence=True: the requests of a sequence"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused_with_the_fix(options, says):
+    message = refusal(type="t", **options)
+    assert message.startswith(says)
+    assert "leave" in message
 
 
 @pytest.mark.parametrize("bad", ["x", [("x", "FP32", [1])], TensorSpec("x", "FP32", [1]), 3])
@@ -95,7 +165,6 @@ def test_a_spec_stands_once():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_batch_size", 8), ("max_delay_ms", 5), ("priority", 1), ("idempotent", True), ("sequence", True),
         ("gpus", 1), ("resources", {"gpu": 1}), ("min_workers", 0), ("max_workers", 2), ("idle_timeout_s", 3),
         ("upgrade", {}), ("preload", True),
     ],
@@ -106,7 +175,7 @@ def test_an_option_of_a_later_version_is_refused_and_not_ignored(name, value):
 
 
 def test_an_option_of_a_later_version_may_ask_for_nothing():
-    assert serve(max_batch_size=0, idempotent=False, gpus=0).capability == {"type": "t"}
+    assert serve(gpus=0, resources=None, preload=None).capability == {"type": "t"}
 
 
 def test_a_misspelt_option_whose_value_no_key_can_have_is_an_error():

@@ -13,7 +13,17 @@ from anyserve.errors import StartError
 @pytest.fixture
 def served(monkeypatch):
     """Records the options that reach the runtime, and lets no variable of the environment in."""
-    for name in ("HOST", "PORT", "WORKERS", "CONFIG", "ENDPOINT", "TARGET", "LOG_LEVEL"):
+    for name in (
+        "HOST",
+        "PORT",
+        "WORKERS",
+        "CONFIG",
+        "ENDPOINT",
+        "TARGET",
+        "LOG_LEVEL",
+        "ADMIN_TOKEN",
+        "TENANT_WEIGHT",
+    ):
         monkeypatch.delenv(f"ANYSERVE_{name}", raising=False)
     calls = []
 
@@ -44,11 +54,30 @@ def test_every_option_reaches_the_runtime_under_its_name(served):
     given = {
         "host": "0.0.0.0", "port": 0, "workers": 2, "log_level": "debug", "grace_s": 1.5, "config": "a.toml",
         "python": "/p", "max_message_mb": 64, "server_id": "triton", "max_queue": 8, "start_timeout_s": 9.0,
-        "ping_timeout_s": 3.0, "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
+        "ping_timeout_s": 3.0, "overrun_grace_s": 2.5, "quarantine_ttl_s": 60.0, "sequence_idle_s": 5.0,
+        "admin_token": "secret", "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
     assert cli.run(["serve", "mod:create", "--factory", *flags]) == 0
     assert served == [{**given, "target": "mod:create", "factory": True}]
+
+
+def test_shares_of_tenants_are_flags_or_a_variable_and_none_leave_it_to_the_file(served, monkeypatch):
+    assert cli.run(["mod:app", "--tenant-weight", "a=3", "--tenant-weight", "b=2"]) == 0
+    monkeypatch.setenv("ANYSERVE_TENANT_WEIGHT", "a=3,b=2")
+    assert cli.run(["mod:app"]) == 0
+    monkeypatch.delenv("ANYSERVE_TENANT_WEIGHT")
+    assert cli.run(["mod:app"]) == 0
+    target = {"target": "mod:app"}
+    assert served == [{**target, "tenant_weight": ["a=3", "b=2"]}, {**target, "tenant_weight": ["a=3,b=2"]}, target]
+
+
+def test_a_token_of_a_variable_is_passed_on_and_not_shown(served, monkeypatch, capsys):
+    monkeypatch.setenv("ANYSERVE_ADMIN_TOKEN", "secret")
+    assert cli.run(["mod:app"]) == 0
+    assert served == [{"target": "mod:app", "admin_token": "secret"}]
+    assert cli.run(["serve", "--help"]) == 0
+    assert "secret" not in capsys.readouterr().out
 
 
 def test_a_target_may_stand_in_the_file_or_in_a_variable(served, monkeypatch):
@@ -132,7 +161,9 @@ def test_bench_gets_its_arguments_as_they_are(monkeypatch):
     assert seen == [["echo", "--help", "--connections", "4"]]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["serve", "--help"], ["call", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], [], *([command, "--help"] for command in ("serve", "call", "explain", "quarantine"))]
+)
 def test_help_is_printed_and_succeeds(capsys, arguments):
     assert cli.run(arguments) == 0
     assert capsys.readouterr().out.startswith("Usage: anyserve")

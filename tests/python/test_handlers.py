@@ -14,6 +14,8 @@ from anyserve.errors import InvalidInput, StartError
 from anyserve.handlers import to_response
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as elsewhere  # noqa: ICN001 - a name that does not exist when the annotations are read.
 
 
@@ -102,6 +104,8 @@ def test_how_a_function_answers_is_read_off_it(function, kind, takes, stream):
 class Model:
     def handle(self, request, context): ...
 
+    def batched(self, requests, contexts): ...
+
     async def __call__(self, request):
         return request
 
@@ -132,7 +136,14 @@ def test_methods_partials_and_callable_objects_are_functions():
         (lambda request, stream: None, {"stream": True}, r"takes \(request, stream\), but"),
         (lambda request, a, b, c: None, {}, "give any further parameter a default"),
         (lambda request, *, top_k: None, {}, "give any further parameter a default"),
-        (lambda requests: None, {}, "batching is not available"),
+        (lambda requests: None, {}, "add max_batch_size=32, or as many as one call may take"),
+        (echo, {"max_batch_size": 8}, "'echo' takes one request, but with max_batch_size=8 it is given a list"),
+        (echo_annotated, {"max_batch_size": 8}, "takes one request, but with max_batch_size=8"),
+        (lambda a, b: None, {"max_batch_size": 8}, "takes its inputs by name, but with max_batch_size=8"),
+        (lambda: None, {"max_batch_size": 8}, "write `requests: list\\[ModelInferRequest\\]` as its first parameter"),
+        (lambda requests, contexts, stream: None, {"max_batch_size": 8}, r"\(requests, contexts\), both lists"),
+        (lambda requests, *, top_k: None, {"max_batch_size": 8}, "give any further parameter a default"),
+        (Model.batched, {"max_batch_size": 8}, "method without its object"),
         (Model.handle, {}, "method without its object"),
         (Model, {}, "is a class"),
         (lambda: None, {}, "takes no input"),
@@ -153,10 +164,61 @@ def test_a_generator_that_takes_a_stream_has_to_choose():
     assert "do one of the two" in refusal(both, stream=True)
 
 
-def test_a_list_of_requests_is_a_batch_and_not_available():
-    def batched(many: list[ModelInferRequest]) -> list[ModelInferResponse]: ...
+def many_typed(many: list[ModelInferRequest]) -> list[ModelInferResponse]: ...
+def many_in_sequence(many: Sequence[ModelInferRequest], known: Sequence[Context]): ...
+def many_named(requests): ...
+def many_in_a_list(requests: list): ...
+def many_with_contexts(requests, contexts): ...
+def many_with_default_contexts(requests, contexts: list[Context] | None = None): ...
+def many_with_own_default(requests, temperature=1.0, *, top_k=4): ...
+async def many_later(requests: list[ModelInferRequest], contexts): ...
 
-    assert "batching is not available" in refusal(batched)
+
+@pytest.mark.parametrize(
+    ("function", "kind", "takes"),
+    [
+        (many_typed, "sync", 1), (many_in_sequence, "sync", 2), (many_named, "sync", 1), (many_in_a_list, "sync", 1),
+        (many_with_contexts, "sync", 2), (many_with_default_contexts, "sync", 2), (many_with_own_default, "sync", 1),
+        (many_later, "async", 2), (Model().batched, "sync", 2),
+    ],
+)  # fmt: skip
+def test_a_handler_with_batches_takes_lists(function, kind, takes):
+    made = row(function, max_batch_size=8)
+    assert (made.call, made.kind, made.takes, made.max_batch_size) == (function, kind, takes, 8)
+
+
+@pytest.mark.parametrize("function", [many_typed, many_named, many_in_a_list, many_with_contexts, many_later])
+def test_a_list_of_requests_needs_a_batch_size(function):
+    assert f"{function.__name__!r} takes a list of requests: add max_batch_size=32" in refusal(function)
+
+
+def test_one_request_may_be_called_requests_if_its_type_says_so():
+    def one(requests: ModelInferRequest): ...
+
+    assert row(one).takes == 1
+    assert "takes one request" in refusal(one, max_batch_size=8)
+
+
+def test_a_list_of_another_type_is_an_input_by_name():
+    def numbers(requests: list[float]): ...
+
+    assert row(numbers).call is not numbers
+    assert "takes its inputs by name" in refusal(numbers, max_batch_size=8)
+
+
+def test_one_context_for_many_requests_is_refused():
+    def wrong(requests: list[ModelInferRequest], context: Context): ...
+
+    assert "called with (requests) or (requests, contexts), both lists" in refusal(wrong, max_batch_size=8)
+
+
+def test_a_generator_cannot_answer_a_batch():
+    def yields(requests):
+        yield requests
+
+    assert "'yields' yields, but with max_batch_size=8 it answers its requests all at once" in refusal(
+        yields, max_batch_size=8
+    )
 
 
 def test_a_second_parameter_of_another_type_is_no_context():

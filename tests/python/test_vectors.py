@@ -83,3 +83,14 @@ def test_a_failure_has_a_code_and_a_text():
 
 def test_credit_has_its_bytes():
     assert vector("Credit").meta == {"bytes": 65_536}
+
+
+def test_a_batch_has_its_requests_bytes_one_after_the_other():
+    frame = vector("Batch")
+    assert (frame.id, frame.flags, frame.body) == (0, 0, bytes.fromhex("0000803f000000400102ff"))
+    full, empty, last = frame.meta["members"]
+    assert (full["id"], full["len"], full["request"]) == (7, 8, vector("Request").meta)
+    assert (empty["id"], empty["len"], empty["request"]["slot"], empty["request"]["id"]) == (8, 0, 2, "b")
+    assert (last["id"], last["len"], last["request"]["remaining_us"]) == (2**61 - 1, 3, 1)
+    assert last["request"]["inputs"] == [OUTPUT]
+    assert {member["request"]["handler"] for member in (full, empty, last)} == {1}

@@ -16,6 +16,7 @@ from tests.python.frames import (
     STARTED,
     FakeRuntime,
     Frame,
+    parameters,
     request,
     tensor,
 )
@@ -50,11 +51,6 @@ def kept(_kept) -> FakeRuntime:
     for place in range(32):
         _kept.set_slot(place, 0)
     return _kept
-
-
-def parameters(**values) -> list[dict]:
-    kinds = {str: "text", int: "int", float: "double", bool: "bool"}
-    return [{"key": key, kinds[type(value)]: value} for key, value in values.items()]
 
 
 def floats(*values: float) -> bytes:

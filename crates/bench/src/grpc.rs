@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
-use http::{HeaderMap, HeaderValue, Request, Version, header};
+use http::{HeaderMap, Request, Version, header};
 use tokio::net::TcpStream;
 
 use crate::exchange::{Failure, Lane, Meter, Protocol, Success, Title};
@@ -197,8 +197,10 @@ fn status(trailers: &HeaderMap) -> Result<(), Failure> {
     match tonic::Code::from_bytes(status.as_bytes()) {
         tonic::Code::Ok => Ok(()),
         code => {
-            let detail = trailers.get("grpc-message").map(HeaderValue::as_bytes).unwrap_or_default();
-            Err(Failure::refused(format!("{code:?}"), String::from_utf8_lossy(detail)))
+            // The message is percent-encoded on its way.
+            let told = tonic::Status::from_header_map(trailers);
+            let detail = told.map(|status| status.message().to_owned()).unwrap_or_default();
+            Err(Failure::refused(format!("{code:?}"), detail))
         }
     }
 }
@@ -230,5 +232,17 @@ impl Arrived {
         }
         let first_at = self.first_at.filter(|_| method == Method::Stream);
         Ok(Success { first_at, messages: self.count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_shown_as_it_was_written() {
+        let headers = tonic::Status::not_found("no 'é', 100 % sure").into_http::<()>().into_parts().0.headers;
+        let failure = status(&headers).unwrap_err();
+        assert_eq!((&*failure.kind, &*failure.detail), ("NotFound", "no 'é', 100 % sure"));
     }
 }

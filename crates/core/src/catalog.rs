@@ -1,9 +1,11 @@
 //! What ingress reads of a replica: which capabilities there are, whether each is ready, and what has been counted.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Code, Handler};
+use crate::{Code, Explanation, Fingerprint, Handler, Quarantined, Request};
 
 /// One capability of the catalog.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Catalog {
     pub entries: Vec<CatalogEntry>,
     /// Set once the replica has begun to leave.
     pub draining: bool,
+    /// Grows with every change.
+    pub version: u64,
 }
 
 /// A number of events and the time they took together.
@@ -73,7 +77,31 @@ pub struct Snapshot {
     pub workers: Vec<WorkerCount>,
     /// Workers that were started again, by group.
     pub restarts: Vec<(String, u64)>,
+    /// The load of each capability, in the order of the catalog.
+    pub capabilities: Vec<CapabilityLoad>,
+    /// Requests that were sent to a worker again, since the replica started.
+    pub retries: u64,
+    /// Requests that may not be sent again although they could: the retry budget was used up.
+    pub retries_refused: u64,
+    /// Fingerprints that are refused now.
+    pub quarantined: u64,
 }
+
+/// The load of one capability at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapabilityLoad {
+    /// Its model name.
+    pub model: String,
+    /// Requests that wait for it.
+    pub queued: usize,
+    /// Requests that may wait for it.
+    pub max_queue: usize,
+    /// Its queue is full: a further request is refused. It is ready all the same.
+    pub saturated: bool,
+}
+
+/// Done when the catalog is another one than was known.
+pub type Changed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What ingress may ask about the replica behind it. Every call answers at once.
 pub trait Directory {
@@ -85,6 +113,18 @@ pub trait Directory {
 
     /// The inside of the replica.
     fn snapshot(&self) -> Snapshot;
+
+    /// Waits until the catalog's version is another than `known`. Dropping the future is fine at any time.
+    fn changed(&self, known: u64) -> Changed;
+
+    /// What would be done with this request now. Nothing is done with it.
+    fn explain(&self, request: &Request) -> Explanation;
+
+    /// The fingerprints that are refused now, the newest first.
+    fn quarantined(&self) -> Vec<Quarantined>;
+
+    /// Releases one fingerprint, or all. Returns how many there were.
+    fn release(&self, fingerprint: Option<Fingerprint>) -> usize;
 }
 
 // === impl Catalog ===

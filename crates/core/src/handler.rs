@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Capability, TensorSpec, Value};
+use crate::{Capability, Priority, TensorSpec, Value};
 
 /// One row of a worker's handler table.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +23,16 @@ pub struct Handler {
     pub max_queue: Option<u32>,
     /// Longest time a request may take when its caller gave no deadline.
     pub timeout: Option<Duration>,
-    /// Largest batch; 0 is none.
+    /// Requests that one call of the function takes at most; 0 gives it one request instead of a list.
     pub max_batch_size: u32,
+    /// Longest time that a request waits for others to share its batch.
+    pub max_delay: Duration,
+    /// Priority of requests that name none; `None` takes the middle one.
+    pub priority: Option<Priority>,
+    /// Running a request twice does no harm: it is sent again after its worker's death even if it had started.
+    pub idempotent: bool,
+    /// Requests belong to sequences; each keeps to one worker and to its order.
+    pub sequence: bool,
 }
 
 // === impl Handler ===
@@ -42,6 +50,10 @@ impl Handler {
             max_queue: None,
             timeout: None,
             max_batch_size: 0,
+            max_delay: Duration::ZERO,
+            priority: None,
+            idempotent: false,
+            sequence: false,
         }
     }
 

@@ -3,32 +3,44 @@
 //! Every other crate speaks in these types. This crate does no I/O, starts no task and reads no clock; an instant
 //! is always handed in.
 
+mod batch;
 mod capability;
 mod catalog;
 mod check;
 mod code;
 mod datatype;
 mod error;
+mod explain;
 mod handler;
+mod index;
 mod limits;
 mod matching;
 mod parameter;
+mod quarantined;
 mod query;
 mod request;
+mod schedule;
 mod selector;
 mod tensor;
 
+pub use batch::batch_key;
 pub use capability::{Capability, CapabilityError, Value};
-pub use catalog::{Catalog, CatalogEntry, Directory, Durations, Snapshot, Statistics, WorkerCount};
+pub use catalog::{
+    CapabilityLoad, Catalog, CatalogEntry, Changed, Directory, Durations, Snapshot, Statistics, WorkerCount,
+};
 pub use check::check_request;
 pub use code::Code;
 pub use datatype::Datatype;
 pub use error::Error;
+pub use explain::{Candidate, Decision, Explanation, Verdict};
 pub use handler::Handler;
+pub use index::Index;
 pub use limits::Limits;
 pub use matching::{Match, matches_of};
 pub use parameter::{Parameter, Parameters};
-pub use query::{Condition, Op, Query};
+pub use quarantined::{Fingerprint, FingerprintError, Quarantined};
+pub use query::{Bound, Condition, Conditions, Op, Query};
 pub use request::{Expects, Reply, Request, Response, Responses};
+pub use schedule::{MAX_SEQUENCE, MAX_TENANT, Priority, Schedule, SequenceCall, SequenceId};
 pub use selector::SelectorError;
 pub use tensor::{BytesError, BytesReader, ShapeError, Tensor, TensorSpec, elements};

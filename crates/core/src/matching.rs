@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn no_conditions_match_everything_and_a_missing_key_is_only_unequal() {
         let list = ["type=chat", "model=a"];
-        assert_eq!(found(&Query::All(vec![]), &list), [0, 1]);
+        assert_eq!(found(&Query::all(vec![]), &list), [0, 1]);
         assert_eq!(found(&Query::parse("type!=chat").unwrap(), &list), [1]);
         assert_eq!(found(&Query::parse("type notin (chat)").unwrap(), &list), [1]);
         assert_eq!(found(&Query::parse("model").unwrap(), &list), [1]);

@@ -1,6 +1,6 @@
 //! The parser of selector texts. It reads from left to right, once, without recursion.
 
-use crate::{Condition, Op};
+use crate::{Bound, Condition, Op};
 
 /// A text that is no selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Condition>, SelectorError> {
     if reader.at < text.len() { Err(reader.expected("',' or the end")) } else { Ok(conditions) }
 }
 
-type Comparison = (&'static str, fn(f64) -> Op);
+type Comparison = (&'static str, fn(Bound) -> Op);
 
 /// The longer sign first, where one begins like another.
 const COMPARISONS: [Comparison; 4] = [("<=", Op::AtMost), (">=", Op::AtLeast), ("<", Op::Less), (">", Op::Greater)];
@@ -74,16 +74,16 @@ impl Reader<'_> {
         Ok(Op::Exists)
     }
 
-    fn comparison(&mut self) -> Option<fn(f64) -> Op> {
+    fn comparison(&mut self) -> Option<fn(Bound) -> Op> {
         COMPARISONS.into_iter().find(|(sign, _)| self.takes(sign)).map(|(_, op)| op)
     }
 
-    fn number(&mut self) -> Result<f64, SelectorError> {
+    fn number(&mut self) -> Result<Bound, SelectorError> {
         self.space();
         let start = self.at;
         let word = self.word("a number")?;
         let number = word.parse().ok().filter(|number: &f64| number.is_finite());
-        number.ok_or_else(|| {
+        number.map(Bound::from).ok_or_else(|| {
             self.at = start;
             self.expected("a number")
         })
@@ -180,7 +180,7 @@ mod tests {
             [
                 key("type", Op::Equals("chat".into())),
                 key("model", Op::NotEquals("x".into())),
-                key("size", Op::AtLeast(7.0)),
+                key("size", Op::AtLeast(7.0.into())),
                 key("q", Op::In(vec!["a".into(), "b".into()])),
                 key("r", Op::NotIn(vec!["c".into()])),
                 key("gpu", Op::Exists),

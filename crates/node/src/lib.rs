@@ -10,6 +10,7 @@ mod options;
 mod replica;
 mod settings;
 mod signals;
+mod weights;
 
 pub use events::Event;
 pub use options::Options;

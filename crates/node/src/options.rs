@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use anyserve_server::AdminToken;
+use serde::{Deserialize, Deserializer};
+
+use crate::weights;
 
 /// Options of `serve`; `None` where nothing was given. Each is a flag of the commands, a variable `ANYSERVE_<NAME>` and a
 /// line of the configuration file.
@@ -49,6 +52,23 @@ pub struct Options {
     /// Seconds without an answer to a ping after which a worker is replaced [default: 10]
     #[arg(long, env = "ANYSERVE_PING_TIMEOUT_S", allow_negative_numbers = true)]
     pub ping_timeout_s: Option<f64>,
+    /// Seconds beyond its deadline that a handler has before its worker is replaced [default: 5]
+    #[arg(long, env = "ANYSERVE_OVERRUN_GRACE_S", allow_negative_numbers = true)]
+    pub overrun_grace_s: Option<f64>,
+    /// Seconds that requests like those which killed two workers are refused [default: 600]
+    #[arg(long, env = "ANYSERVE_QUARANTINE_TTL_S", allow_negative_numbers = true)]
+    pub quarantine_ttl_s: Option<f64>,
+    /// Seconds without a request after which a sequence is over [default: 60]
+    #[arg(long, env = "ANYSERVE_SEQUENCE_IDLE_S", allow_negative_numbers = true)]
+    pub sequence_idle_s: Option<f64>,
+    /// Share of a tenant, such as gold=3; may be repeated [default: 1 each]
+    #[arg(long, env = "ANYSERVE_TENANT_WEIGHT", value_name = "NAME=WEIGHT")]
+    #[serde(default, deserialize_with = "weights::of_file")]
+    pub tenant_weight: Option<Vec<String>>,
+    /// Token that whoever calls /admin has to know; without one, only this machine may call it
+    #[arg(long, env = "ANYSERVE_ADMIN_TOKEN", hide_env_values = true)]
+    #[serde(default, deserialize_with = "admin_token")]
+    pub admin_token: Option<AdminToken>,
     /// Threads of the runtime [default: one per core]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
@@ -94,6 +114,11 @@ impl Options {
             max_queue: self.max_queue.or(file.max_queue),
             start_timeout_s: self.start_timeout_s.or(file.start_timeout_s),
             ping_timeout_s: self.ping_timeout_s.or(file.ping_timeout_s),
+            overrun_grace_s: self.overrun_grace_s.or(file.overrun_grace_s),
+            quarantine_ttl_s: self.quarantine_ttl_s.or(file.quarantine_ttl_s),
+            sequence_idle_s: self.sequence_idle_s.or(file.sequence_idle_s),
+            tenant_weight: self.tenant_weight.or(file.tenant_weight),
+            admin_token: self.admin_token.or(file.admin_token),
             threads: self.threads.or(file.threads),
             server_id: self.server_id.or(file.server_id),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -101,6 +126,10 @@ impl Options {
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
         }
     }
+}
+
+fn admin_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AdminToken>, D::Error> {
+    String::deserialize(deserializer).map(|text| Some(text.into()))
 }
 
 fn read(path: &Path) -> Result<Options> {
@@ -125,6 +154,18 @@ mod tests {
         let flags = Options { port: Some(1), ..Options::default() };
         let options = with_file("port = 2\nworkers = 3\ngrace_s = 0.5", flags).unwrap();
         assert_eq!((options.port, options.workers, options.grace_s), (Some(1), Some(3), Some(0.5)));
+    }
+
+    #[test]
+    fn weights_are_a_list_or_a_table_and_a_token_is_shown_nowhere() {
+        let weights = Some(vec!["a=3".to_owned(), "b=2".to_owned()]);
+        for text in [r#"tenant_weight = ["a=3", "b=2"]"#, "[tenant_weight]\na = 3\nb = 2"] {
+            assert_eq!(with_file(text, Options::default()).unwrap().tenant_weight, weights, "{text}");
+        }
+        let error = format!("{:#}", with_file("tenant_weight = 3", Options::default()).unwrap_err());
+        assert!(error.contains(r#"a list such as ["gold=3"]"#) && error.contains("line 1"), "{error}");
+        let options = with_file(r#"admin_token = "secret""#, Options::default()).unwrap();
+        assert!(options.admin_token.is_some() && !format!("{options:?}").contains("secret"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyserve_core::Limits;
 use anyserve_server::{ServerConfig, TlsFiles};
 use anyserve_worker::{PoolConfig, WorkerEvent};
 
-use crate::Options;
+use crate::{Options, weights};
 
 /// A replica's settings.
 #[derive(Clone, Debug)]
@@ -33,6 +33,16 @@ pub struct Settings {
     factory: bool,
     start_timeout: Duration,
     ping_timeout: Duration,
+    scheduling: Scheduling,
+}
+
+/// What the dispatcher is told.
+#[derive(Clone, Debug)]
+struct Scheduling {
+    overrun_grace: Duration,
+    quarantine_ttl: Duration,
+    sequence_idle: Duration,
+    tenant_weights: Vec<(String, u32)>,
 }
 
 /// More workers than this are a typing error.
@@ -63,6 +73,7 @@ impl Settings {
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             grace,
             server: server(&options, grace)?,
+            scheduling: scheduling(&options)?,
             python: options.python.unwrap_or_else(|| "python3".into()),
             target,
             factory: options.factory.unwrap_or(false),
@@ -83,6 +94,10 @@ impl Settings {
             limits: self.server.limits,
             start_timeout: self.start_timeout,
             ping_timeout: self.ping_timeout,
+            overrun_grace: self.scheduling.overrun_grace,
+            quarantine_ttl: self.scheduling.quarantine_ttl,
+            sequence_idle: self.scheduling.sequence_idle,
+            tenant_weights: self.scheduling.tenant_weights.clone(),
             debug: matches!(self.log_level.as_str(), "debug" | "trace"),
             on_event: Arc::new(on_event),
         }
@@ -101,7 +116,22 @@ fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
         limits.max_queue = usize::try_from(len)?;
     }
     let server_id = options.server_id.clone().unwrap_or(defaults.server_id);
-    Ok(ServerConfig { limits, server_id, tls: tls(options)?, grace, ..ServerConfig::default() })
+    let admin_token = options.admin_token.clone();
+    if let Some(token) = &admin_token {
+        token.check().context("--admin-token")?;
+    }
+    Ok(ServerConfig { limits, server_id, tls: tls(options)?, admin_token, grace, ..ServerConfig::default() })
+}
+
+fn scheduling(options: &Options) -> Result<Scheduling> {
+    let sequence_idle = seconds("--sequence-idle-s", options.sequence_idle_s, 60.0)?;
+    ensure!(!sequence_idle.is_zero(), "--sequence-idle-s is 0: every sequence would be over at once; it takes more");
+    Ok(Scheduling {
+        overrun_grace: seconds("--overrun-grace-s", options.overrun_grace_s, 5.0)?,
+        quarantine_ttl: seconds("--quarantine-ttl-s", options.quarantine_ttl_s, 600.0)?,
+        sequence_idle,
+        tenant_weights: weights::parse(options.tenant_weight.as_deref().unwrap_or_default())?,
+    })
 }
 
 fn tls(options: &Options) -> Result<Option<TlsFiles>> {
@@ -152,8 +182,19 @@ mod tests {
     fn defaults_are_loopback_and_one_worker() {
         let settings = Settings::try_new(Options { target: Some("m:app".into()), ..Options::default() }).unwrap();
         assert_eq!((settings.address.to_string().as_str(), settings.workers), ("127.0.0.1:8000", 1));
-        let arguments = settings.pool(|_| {}).arguments;
-        assert_eq!(arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
+        let pool = settings.pool(|_| {});
+        assert_eq!(pool.arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
+        let times = [pool.overrun_grace, pool.quarantine_ttl, pool.sequence_idle].map(|time| time.as_secs());
+        assert_eq!((times, pool.tenant_weights), ([5, 600, 60], Vec::new()));
+        assert_eq!(settings.server.admin_token, None);
+    }
+
+    #[test]
+    fn shares_of_tenants_reach_the_pool() {
+        let tenant_weight = Some(vec!["a=3,b=2".into()]);
+        let options = Options { target: Some("m:app".into()), tenant_weight, ..Options::default() };
+        let weights = Settings::try_new(options).unwrap().pool(|_| {}).tenant_weights;
+        assert_eq!(weights, [("a".to_owned(), 3), ("b".to_owned(), 2)]);
     }
 
     #[test]
@@ -166,6 +207,11 @@ mod tests {
             (Options { max_message_mb: Some(0), ..none() }, "--max-message-mb is 0"),
             (Options { max_queue: Some(0), ..none() }, "--max-queue is 0"),
             (Options { threads: Some(0), ..none() }, "--threads is 0"),
+            (Options { overrun_grace_s: Some(-1.0), ..none() }, "--overrun-grace-s is -1"),
+            (Options { quarantine_ttl_s: Some(1e9), ..none() }, "--quarantine-ttl-s is 1000000000"),
+            (Options { sequence_idle_s: Some(0.0), ..none() }, "--sequence-idle-s is 0"),
+            (Options { tenant_weight: Some(vec!["a".into()]), ..none() }, "--tenant-weight 'a' has no weight"),
+            (Options { admin_token: Some("a b".to_owned().into()), ..none() }, "--admin-token: a token is one word"),
             (Options { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
             (Options { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
             (Options { tls_client_ca: Some("c".into()), ..none() }, "--tls-client-ca needs"),

@@ -46,6 +46,16 @@ struct Given {
     #[pyo3(default)]
     ping_timeout_s: Option<f64>,
     #[pyo3(default)]
+    overrun_grace_s: Option<f64>,
+    #[pyo3(default)]
+    quarantine_ttl_s: Option<f64>,
+    #[pyo3(default)]
+    sequence_idle_s: Option<f64>,
+    #[pyo3(default)]
+    tenant_weight: Option<Vec<String>>,
+    #[pyo3(default)]
+    admin_token: Option<String>,
+    #[pyo3(default)]
     threads: Option<u32>,
     #[pyo3(default)]
     server_id: Option<String>,
@@ -57,7 +67,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 23] = [
     "target",
     "factory",
     "host",
@@ -71,6 +81,11 @@ const NAMES: [&str; 18] = [
     "max_queue",
     "start_timeout_s",
     "ping_timeout_s",
+    "overrun_grace_s",
+    "quarantine_ttl_s",
+    "sequence_idle_s",
+    "tenant_weight",
+    "admin_token",
     "threads",
     "server_id",
     "tls_cert",
@@ -203,6 +218,11 @@ impl From<Given> for Options {
             max_queue: given.max_queue,
             start_timeout_s: given.start_timeout_s,
             ping_timeout_s: given.ping_timeout_s,
+            overrun_grace_s: given.overrun_grace_s,
+            quarantine_ttl_s: given.quarantine_ttl_s,
+            sequence_idle_s: given.sequence_idle_s,
+            tenant_weight: given.tenant_weight,
+            admin_token: given.admin_token.map(Into::into),
             threads: given.threads,
             server_id: given.server_id,
             tls_cert: given.tls_cert,

@@ -1,44 +1,55 @@
 //! The dispatcher: which request goes to which worker, and which is refused, expired, cancelled or lost.
 
+mod clock;
+mod death;
+mod decide;
+mod end;
+mod send;
+mod submit;
+
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Code, Error};
+use anyserve_core::{Error, Fingerprint};
 use slab::Slab;
 
-use crate::deadlines::Deadlines;
+pub use clock::Slots;
+pub use death::Cause;
+pub use decide::{Outlook, Verdict};
+
 use crate::group::Group;
-use crate::{GroupId, GroupLoad, HandlerLimits, Ticket, WorkerId};
+use crate::queue::{Lane, Place};
+use crate::sequence::Sequences;
+use crate::timers::Timers;
+use crate::{GroupId, GroupLoad, HandlerLimits, Payload, Quarantine, Record, Ticket, WorkerId};
 
-/// Attempts that a request gets when its workers die before its handler started.
-const MAX_ATTEMPTS: u32 = 3;
-
-/// A request as the dispatcher needs to know it.
-#[derive(Clone, Copy, Debug)]
-pub struct Job {
-    /// The group that serves it.
-    pub group: GroupId,
-    /// Its handler's place in the group's table.
-    pub handler: usize,
-    /// When its caller stops waiting.
-    pub deadline: Option<Instant>,
-    /// Bytes that it holds while it waits.
-    pub bytes: usize,
+/// Bounds and times of a dispatcher.
+#[derive(Clone, Debug)]
+pub struct SchedConfig {
+    /// Bytes of waiting requests that a group may hold.
+    pub max_queued_bytes: usize,
+    /// Bytes of requests that may be in one batch.
+    pub max_batch_bytes: usize,
+    /// Requests that one worker can hold.
+    pub slots: u32,
+    /// Time that a handler gets beyond its request's deadline before its worker is replaced.
+    pub overrun_grace: Duration,
+    /// Time that a fingerprint is refused after its requests killed workers.
+    pub quarantine_ttl: Duration,
+    /// Time without a request after which a sequence is over.
+    pub sequence_idle: Duration,
+    /// Shares of tenants; whoever is not named has 1.
+    pub tenant_weights: HashMap<String, u32>,
 }
 
 /// What the shell is to do.
 #[derive(Debug)]
 pub enum Action<T> {
     /// Send the request to the worker; its payload is in the dispatcher.
-    Send {
-        /// The request.
-        ticket: Ticket,
-        /// Where it goes.
-        worker: WorkerId,
-        /// Its place in the worker's slot table.
-        slot: u32,
-        /// 1 for the first time.
-        attempt: u32,
-    },
+    Send(WorkerId, Sending),
+    /// Send the requests to the worker in one batch; at least two.
+    SendBatch(WorkerId, Vec<Sending>),
     /// Take the request back from the worker, or stop its handler. The caller is answered already.
     Withdraw {
         /// The request.
@@ -50,6 +61,19 @@ pub enum Action<T> {
     },
     /// The request is over without an answer: tell its caller.
     Over(Over<T>),
+    /// A handler of this worker does not end: end its process.
+    Replace(WorkerId),
+}
+
+/// A request on its way to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// The request.
+    pub ticket: Ticket,
+    /// Its place in the worker's slot table.
+    pub slot: u32,
+    /// 1 for the first time.
+    pub attempt: u32,
 }
 
 /// A request that ended without an answer.
@@ -61,6 +85,8 @@ pub struct Over<T> {
     pub payload: T,
     /// Why.
     pub error: Error,
+    /// How often it was sent to a worker.
+    pub attempts: u32,
 }
 
 /// A request that was not accepted, with what was to be submitted.
@@ -79,6 +105,8 @@ pub struct Finished<T> {
     pub payload: Option<T>,
     /// The slot that is free again.
     pub slot: u32,
+    /// How often it was sent to a worker.
+    pub attempts: u32,
 }
 
 /// What [`Dispatcher::submit`] says.
@@ -87,304 +115,50 @@ pub type Submitted<T> = Result<Ticket, Box<Refusal<T>>>;
 /// The state machine. `T` is whatever the shell keeps with a request until it is over.
 #[derive(Debug)]
 pub struct Dispatcher<T> {
+    config: SchedConfig,
+    weights: Arc<HashMap<String, u32>>,
     groups: Vec<Group>,
     requests: Slab<Request<T>>,
-    deadlines: Deadlines,
-    sequence: u64,
-    max_queued_bytes: usize,
+    sequences: Sequences,
+    quarantine: Quarantine,
+    timers: Timers,
+    /// Requests that ended with the sequence they were waiting in, and are to be told.
+    fallen: Vec<(Ticket, Error)>,
+    serial: u64,
+    turn: usize,
 }
 
 #[derive(Debug)]
 struct Request<T> {
     ticket: Ticket,
-    job: Job,
-    state: State<T>,
+    group: GroupId,
+    handler: usize,
+    deadline: Option<Instant>,
+    arrived: Instant,
+    bytes: usize,
+    level: usize,
+    /// `None` for the tenant without a name.
+    tenant: Option<Box<str>>,
+    batch: Option<u64>,
+    lane: Lane,
+    /// Its place in the table of sequences.
+    sequence: Option<usize>,
+    fingerprint: Option<Fingerprint>,
     attempts: u32,
+    deaths: u32,
+    state: State<T>,
 }
 
 #[derive(Debug)]
 enum State<T> {
-    Queued(T),
+    /// Behind another request of its sequence.
+    Behind(T),
+    Queued(T, Place),
     Sent(T, WorkerId),
     /// Its caller is answered or has left; its worker is still at it.
-    Abandoned,
-}
-
-// === impl Dispatcher ===
-
-impl<T> Dispatcher<T> {
-    /// A dispatcher without groups; each group may hold so many bytes of waiting requests.
-    pub fn new(max_queued_bytes: usize) -> Self {
-        Self {
-            groups: Vec::new(),
-            requests: Slab::new(),
-            deadlines: Deadlines::default(),
-            sequence: 0,
-            max_queued_bytes,
-        }
-    }
-
-    /// Adds a group with these handlers.
-    pub fn add_group(&mut self, handlers: impl IntoIterator<Item = HandlerLimits>) -> GroupId {
-        self.groups.push(Group::new(handlers));
-        GroupId(self.groups.len() - 1)
-    }
-
-    /// A request has arrived. It goes to a worker, or waits, or is refused.
-    ///
-    /// # Errors
-    /// `DEADLINE` if its deadline has passed, `OVERLOADED` with the expected wait if the queue is full, `UNAVAILABLE` if
-    /// the group is down.
-    pub fn submit(&mut self, job: Job, payload: T, now: Instant, out: &mut Vec<Action<T>>) -> Submitted<T> {
-        if let Err(error) = self.admit(&job, now) {
-            return Err(Box::new(Refusal { payload, error }));
-        }
-        let ticket = self.enter(job, payload);
-        let group = &mut self.groups[job.group.0];
-        let first = group.handlers[job.handler].waiting.is_empty();
-        if let Some(worker) = first.then(|| group.choose_worker(job.handler)).flatten() {
-            self.send(ticket, worker, out);
-            return Ok(ticket);
-        }
-        group.handlers[job.handler].waiting.push_back(ticket);
-        group.queued_bytes += job.bytes;
-        Ok(ticket)
-    }
-
-    fn admit(&self, job: &Job, now: Instant) -> Result<(), Error> {
-        if job.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(Error::new(Code::Deadline, "the deadline passed before the request was queued"));
-        }
-        let group = &self.groups[job.group.0];
-        if group.down {
-            let message = "no worker is running and those that were started died; see the log for why";
-            return Err(Error::new(Code::Unavailable, message).with_retry_after(Duration::from_secs(1)));
-        }
-        let (waiting, most) = (group.handlers[job.handler].waiting.len(), group.handlers[job.handler].limits.max_queue);
-        let bytes = group.queued_bytes.saturating_add(job.bytes);
-        let full = waiting >= most || self.requests.len() >= Ticket::MAX_LIVE;
-        if full || (waiting > 0 && bytes > self.max_queued_bytes) {
-            let message = format!("the queue is full: {waiting} of {most} requests, {} bytes", group.queued_bytes);
-            let wait = group.expected_wait().max(Duration::from_millis(1));
-            return Err(Error::new(Code::Overloaded, message).with_retry_after(wait));
-        }
-        Ok(())
-    }
-
-    fn enter(&mut self, job: Job, payload: T) -> Ticket {
-        self.sequence += 1;
-        let entry = self.requests.vacant_entry();
-        let ticket = Ticket::new(self.sequence, entry.key());
-        entry.insert(Request { ticket, job, state: State::Queued(payload), attempts: 0 });
-        if let Some(deadline) = job.deadline {
-            self.deadlines.add(deadline, ticket);
-            let requests = &self.requests;
-            self.deadlines.sweep(requests.len(), |ticket| is_live(requests, ticket));
-        }
-        ticket
-    }
-
-    /// The payload of a request whose caller still waits.
-    pub fn payload(&mut self, ticket: Ticket) -> Option<&mut T> {
-        match &mut self.live(ticket)?.state {
-            State::Queued(payload) | State::Sent(payload, _) => Some(payload),
-            State::Abandoned => None,
-        }
-    }
-
-    /// The worker that a request is with, while its caller waits.
-    pub fn worker_of(&self, ticket: Ticket) -> Option<WorkerId> {
-        let request = self.requests.get(ticket.index()).filter(|request| request.ticket == ticket)?;
-        match request.state {
-            State::Sent(_, worker) => Some(worker),
-            State::Queued(_) | State::Abandoned => None,
-        }
-    }
-
-    /// When the request's caller stops waiting.
-    pub fn deadline(&self, ticket: Ticket) -> Option<Instant> {
-        let request = self.requests.get(ticket.index()).filter(|request| request.ticket == ticket);
-        request.and_then(|request| request.job.deadline)
-    }
-
-    /// The worker has answered for a request, with the time that its handler took if it ran. Its credit is free.
-    ///
-    /// # Errors
-    /// [`UnknownRequest`] if the worker does not have this request: it lies.
-    pub fn finished(
-        &mut self,
-        worker: WorkerId,
-        ticket: Ticket,
-        took: Option<Duration>,
-        out: &mut Vec<Action<T>>,
-    ) -> Result<Finished<T>, UnknownRequest> {
-        let unknown = UnknownRequest { ticket, worker };
-        let job = self.live(ticket).ok_or(unknown)?.job;
-        let group = &mut self.groups[job.group.0];
-        let slot = group.worker(worker).and_then(|worker| worker.give_back(ticket)).ok_or(unknown)?;
-        if let Some(took) = took {
-            group.handlers[job.handler].time.observe(took);
-        }
-        let payload = match self.requests.remove(ticket.index()).state {
-            State::Queued(payload) | State::Sent(payload, _) => Some(payload),
-            State::Abandoned => None,
-        };
-        self.fill(job.group, out);
-        Ok(Finished { payload, slot })
-    }
-
-    /// The caller has left. A request that is with a worker is withdrawn from there.
-    ///
-    /// Returns the payload if the caller had not been answered yet.
-    pub fn cancel(&mut self, ticket: Ticket, out: &mut Vec<Action<T>>) -> Option<T> {
-        let request = self.live(ticket)?;
-        let group = request.job.group;
-        match std::mem::replace(&mut request.state, State::Abandoned) {
-            State::Queued(payload) => {
-                self.leave_queue(ticket);
-                Some(payload)
-            }
-            State::Sent(payload, id) => {
-                let slot = self.groups[group.0].worker(id).and_then(|worker| worker.slot_of(ticket));
-                let withdraw = |slot| Action::Withdraw { ticket, worker: id, slot };
-                out.extend(slot.map(withdraw));
-                Some(payload)
-            }
-            State::Abandoned => None,
-        }
-    }
-
-    fn leave_queue(&mut self, ticket: Ticket) {
-        let job = self.requests.remove(ticket.index()).job;
-        let group = &mut self.groups[job.group.0];
-        let waiting = &mut group.handlers[job.handler].waiting;
-        if let Ok(place) = waiting.binary_search_by_key(&ticket.sequence(), |other| other.sequence()) {
-            waiting.remove(place);
-            group.queued_bytes -= job.bytes;
-        }
-    }
-
-    /// The soonest instant at which [`expire`](Self::expire) may have something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.soonest()
-    }
-
-    /// Ends every request whose deadline has come.
-    pub fn expire(&mut self, now: Instant, out: &mut Vec<Action<T>>) {
-        while let Some(ticket) = self.deadlines.pop_due(now) {
-            let queued = matches!(self.live(ticket).map(|request| &request.state), Some(State::Queued(_)));
-            let Some(payload) = self.cancel(ticket, out) else { continue };
-            let place = if queued { "in the queue" } else { "at its worker" };
-            let error = Error::new(Code::Deadline, format!("the deadline passed {place}"));
-            out.push(Action::Over(Over { ticket, payload, error }));
-        }
-    }
-
-    /// A worker takes requests from now on; it runs `credits` at the same time.
-    pub fn worker_ready(&mut self, group: GroupId, worker: WorkerId, credits: u32, out: &mut Vec<Action<T>>) {
-        self.groups[group.0].add_worker(worker, credits);
-        self.fill(group, out);
-    }
-
-    /// A worker takes no more requests but finishes what it has.
-    pub fn worker_draining(&mut self, group: GroupId, worker: WorkerId) {
-        if let Some(worker) = self.groups[group.0].worker(worker) {
-            worker.draining = true;
-        }
-    }
-
-    /// A worker is dead. What had started there is lost; what had not is queued again, before all others.
-    ///
-    /// `started` tells of a request and its slot whether its handler had started.
-    pub fn worker_gone(
-        &mut self,
-        group: GroupId,
-        worker: WorkerId,
-        started: impl Fn(Ticket, u32) -> bool,
-        out: &mut Vec<Action<T>>,
-    ) {
-        let Some(dead) = self.groups[group.0].remove_worker(worker) else { return };
-        let held: Vec<_> = dead.held().collect();
-        for held in held {
-            self.outlive(held.ticket, started(held.ticket, held.slot), out);
-        }
-        self.fill(group, out);
-    }
-
-    fn outlive(&mut self, ticket: Ticket, started: bool, out: &mut Vec<Action<T>>) {
-        let Some(request) = self.live(ticket) else { return };
-        let (job, again) = (request.job, !started && request.attempts < MAX_ATTEMPTS);
-        match std::mem::replace(&mut request.state, State::Abandoned) {
-            State::Sent(payload, _) if again => {
-                request.state = State::Queued(payload);
-                let group = &mut self.groups[job.group.0];
-                let waiting = &mut group.handlers[job.handler].waiting;
-                let place = waiting.partition_point(|other| other.sequence() < ticket.sequence());
-                waiting.insert(place, ticket);
-                group.queued_bytes += job.bytes;
-            }
-            State::Sent(payload, _) | State::Queued(payload) => {
-                self.requests.remove(ticket.index());
-                out.push(Action::Over(Over { ticket, payload, error: lost(started) }));
-            }
-            State::Abandoned => {
-                self.requests.remove(ticket.index());
-            }
-        }
-    }
-
-    /// No worker of this group is there and none is expected soon: whatever waits is over, whatever comes is refused,
-    /// until a worker is ready.
-    pub fn group_down(&mut self, group: GroupId, error: &Error, out: &mut Vec<Action<T>>) {
-        self.groups[group.0].down = true;
-        self.groups[group.0].queued_bytes = 0;
-        let waiting: Vec<_> =
-            self.groups[group.0].handlers.iter_mut().flat_map(|queue| queue.waiting.drain(..)).collect();
-        for ticket in waiting {
-            if let State::Queued(payload) = self.requests.remove(ticket.index()).state {
-                out.push(Action::Over(Over { ticket, payload, error: error.clone() }));
-            }
-        }
-    }
-
-    /// The load of a group.
-    pub fn load(&self, group: GroupId) -> GroupLoad {
-        self.groups[group.0].load()
-    }
-
-    /// Requests that are not over, and those that still hold a worker's credit.
-    pub fn live_requests(&self) -> usize {
-        self.requests.len()
-    }
-
-    fn fill(&mut self, group: GroupId, out: &mut Vec<Action<T>>) {
-        while let Some((ticket, worker)) = self.groups[group.0].next_send() {
-            let job = self.requests[ticket.index()].job;
-            let group = &mut self.groups[group.0];
-            group.handlers[job.handler].waiting.pop_front();
-            group.queued_bytes -= job.bytes;
-            self.send(ticket, worker, out);
-        }
-    }
-
-    fn send(&mut self, ticket: Ticket, worker: WorkerId, out: &mut Vec<Action<T>>) {
-        let request = &mut self.requests[ticket.index()];
-        request.attempts += 1;
-        let (job, attempt) = (request.job, request.attempts);
-        request.state = match std::mem::replace(&mut request.state, State::Abandoned) {
-            State::Queued(payload) | State::Sent(payload, _) => State::Sent(payload, worker),
-            State::Abandoned => State::Abandoned,
-        };
-        let group = &mut self.groups[job.group.0];
-        let expected = group.handlers[job.handler].time.average().unwrap_or_default();
-        let chosen = group.worker(worker).expect("chosen a moment ago");
-        let slot = chosen.take(ticket, job.handler, expected);
-        out.push(Action::Send { ticket, worker, slot, attempt });
-    }
-
-    fn live(&mut self, ticket: Ticket) -> Option<&mut Request<T>> {
-        self.requests.get_mut(ticket.index()).filter(|request| request.ticket == ticket)
-    }
+    Abandoned(WorkerId),
+    /// On its way from one state to another; never seen from outside.
+    Between,
 }
 
 /// A worker answered for a request that it does not have.
@@ -396,15 +170,136 @@ pub struct UnknownRequest {
     pub worker: WorkerId,
 }
 
-fn is_live<T>(requests: &Slab<Request<T>>, ticket: Ticket) -> bool {
-    requests.get(ticket.index()).is_some_and(|request| request.ticket == ticket)
+/// Retries of all groups since the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// Requests that were sent again after their worker's death.
+    pub sent: u64,
+    /// Requests that were not, because the budget was used up.
+    pub refused: u64,
 }
 
-fn lost(started: bool) -> Error {
-    let message = if started {
-        "the worker died while it ran this request"
-    } else {
-        "every worker that got this request died before it ran"
-    };
-    Error::new(Code::WorkerLost, message)
+// === impl SchedConfig ===
+
+impl Default for SchedConfig {
+    /// 2 GiB of queue, 1 GiB a batch, 4 096 slots, 5 s of grace, 10 min of quarantine, 1 min of idle sequence.
+    fn default() -> Self {
+        Self {
+            max_queued_bytes: 2 << 30,
+            max_batch_bytes: 1 << 30,
+            slots: 4096,
+            overrun_grace: Duration::from_secs(5),
+            quarantine_ttl: Duration::from_secs(600),
+            sequence_idle: Duration::from_secs(60),
+            tenant_weights: HashMap::new(),
+        }
+    }
+}
+
+// === impl Dispatcher ===
+
+impl<T: Payload> Dispatcher<T> {
+    /// A dispatcher without groups.
+    pub fn new(config: SchedConfig) -> Self {
+        Self {
+            weights: Arc::new(config.tenant_weights.clone()),
+            groups: Vec::new(),
+            requests: Slab::new(),
+            sequences: Sequences::new(config.sequence_idle),
+            quarantine: Quarantine::new(config.quarantine_ttl),
+            timers: Timers::default(),
+            fallen: Vec::new(),
+            serial: 0,
+            turn: 0,
+            config,
+        }
+    }
+
+    /// Adds a group with these handlers.
+    pub fn add_group(&mut self, handlers: impl IntoIterator<Item = HandlerLimits>) -> GroupId {
+        self.groups.push(Group::new(handlers, Arc::clone(&self.weights)));
+        GroupId(self.groups.len() - 1)
+    }
+
+    /// The payload of a request whose caller still waits.
+    pub fn payload(&mut self, ticket: Ticket) -> Option<&mut T> {
+        match &mut self.live(ticket)?.state {
+            State::Behind(payload) | State::Queued(payload, _) | State::Sent(payload, _) => Some(payload),
+            State::Abandoned(_) | State::Between => None,
+        }
+    }
+
+    /// The worker that a request is with, while its caller waits.
+    pub fn worker_of(&self, ticket: Ticket) -> Option<WorkerId> {
+        match self.known(ticket)?.state {
+            State::Sent(_, worker) => Some(worker),
+            State::Behind(_) | State::Queued(..) | State::Abandoned(_) | State::Between => None,
+        }
+    }
+
+    /// When the request's caller stops waiting.
+    pub fn deadline(&self, ticket: Ticket) -> Option<Instant> {
+        self.known(ticket).and_then(|request| request.deadline)
+    }
+
+    /// The load of a group.
+    pub fn load(&self, group: GroupId) -> GroupLoad {
+        self.groups[group.0].load()
+    }
+
+    /// Requests that wait for a handler, and those that may.
+    pub fn queued(&self, group: GroupId, handler: usize) -> (usize, usize) {
+        let group = &self.groups[group.0];
+        (group.queue.len(handler), group.rows[handler].limits.max_queue)
+    }
+
+    /// Requests that are not over, and those that still hold a worker's credit.
+    pub fn live_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Sequences that are alive.
+    pub fn live_sequences(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Retries since the beginning.
+    pub fn retries(&self) -> Retries {
+        let add = |sum: Retries, group: &Group| {
+            let (sent, refused) = group.budget.totals();
+            Retries { sent: sum.sent + sent, refused: sum.refused + refused }
+        };
+        self.groups.iter().fold(Retries::default(), add)
+    }
+
+    /// Whether a job has to carry its fingerprint: only while something is held against one.
+    pub fn wants_fingerprints(&self) -> bool {
+        !self.quarantine.is_empty()
+    }
+
+    /// The fingerprints that are refused, the newest first.
+    pub fn quarantined(&self, now: Instant) -> Vec<Record> {
+        self.quarantine.refused(now)
+    }
+
+    /// Releases one fingerprint, or all. Returns how many of them were refused.
+    pub fn release(&mut self, fingerprint: Option<Fingerprint>, now: Instant) -> usize {
+        self.quarantine.release(fingerprint, now)
+    }
+
+    fn live(&mut self, ticket: Ticket) -> Option<&mut Request<T>> {
+        self.requests.get_mut(ticket.index()).filter(|request| request.ticket == ticket)
+    }
+
+    fn known(&self, ticket: Ticket) -> Option<&Request<T>> {
+        self.requests.get(ticket.index()).filter(|request| request.ticket == ticket)
+    }
+}
+
+// === impl Request ===
+
+impl<T> Request<T> {
+    fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or_default()
+    }
 }

@@ -1,22 +1,33 @@
 //! A worker group: workers with the same handlers, and the requests that wait for them.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::worker::Worker;
-use crate::{ServiceTime, Ticket, WorkerId};
+use crate::pace::Pace;
+use crate::queue::{Lane, Line, Queue};
+use crate::worker::{Call, Keep, Worker};
+use crate::{RetryBudget, ServiceTime, WorkerId};
 
 /// A worker group, as the shell numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupId(pub usize);
 
 /// What the dispatcher must know of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandlerLimits {
-    /// Requests of it that one worker runs at the same time.
+    /// Calls of it that one worker runs at the same time, at least 1.
     pub concurrency: u32,
     /// Requests of it that may wait.
     pub max_queue: usize,
+    /// Requests that one call takes at most, at least 1.
+    pub max_batch: usize,
+    /// Longest time that a request waits for others to share its batch.
+    pub max_delay: Duration,
+    /// Running a request twice does no harm.
+    pub idempotent: bool,
+    /// Its requests belong to sequences.
+    pub sequence: bool,
 }
 
 /// The load of a group at one instant.
@@ -28,62 +39,82 @@ pub struct GroupLoad {
     pub in_flight: usize,
     /// Workers that take requests.
     pub workers: usize,
+    /// Workers are dying, and nobody waits for them any more.
+    pub down: bool,
+}
+
+/// One handler's side of a group.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) limits: HandlerLimits,
+    /// Time of one call.
+    pub(crate) call: ServiceTime,
+    /// Time of one request: of a call, divided by the requests in it.
+    pub(crate) request: ServiceTime,
+    pub(crate) pace: Pace,
 }
 
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(crate) handlers: Vec<Queue>,
-    workers: Vec<Worker>,
-    /// Bytes of all requests that wait.
-    pub(crate) queued_bytes: usize,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) queue: Queue,
+    pub(crate) budget: RetryBudget,
+    pub(crate) workers: Vec<Worker>,
     /// No worker is there and none is expected soon.
     pub(crate) down: bool,
+    /// When the next batch need not wait any longer, as far as a timer is set for it.
+    pub(crate) batch_timer: Option<Instant>,
     /// Where the search for a worker begins, so that equals take turns.
     turn: usize,
+    /// Some worker is kept for a request that wants it for itself.
+    keeps: bool,
 }
 
-/// One handler's requests that wait, in the order of their arrival.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    pub(crate) limits: HandlerLimits,
-    pub(crate) waiting: VecDeque<Ticket>,
-    pub(crate) time: ServiceTime,
+// === impl HandlerLimits ===
+
+impl HandlerLimits {
+    /// One request a call, one call at a time.
+    pub fn new(concurrency: u32, max_queue: usize) -> Self {
+        Self { concurrency, max_queue, max_batch: 1, max_delay: Duration::ZERO, idempotent: false, sequence: false }
+    }
 }
 
 // === impl Group ===
 
 impl Group {
-    pub(crate) fn new(handlers: impl IntoIterator<Item = HandlerLimits>) -> Self {
-        let queue = |limits| Queue { limits, waiting: VecDeque::new(), time: ServiceTime::default() };
-        let handlers = handlers.into_iter().map(queue).collect();
-        Self { handlers, workers: Vec::new(), queued_bytes: 0, down: false, turn: 0 }
+    pub(crate) fn new(handlers: impl IntoIterator<Item = HandlerLimits>, weights: Arc<HashMap<String, u32>>) -> Self {
+        let row = |limits| Row {
+            limits,
+            call: ServiceTime::default(),
+            request: ServiceTime::default(),
+            pace: Pace::default(),
+        };
+        let rows: Vec<_> = handlers.into_iter().map(row).collect();
+        let queue = Queue::new(rows.len(), weights);
+        Self {
+            rows,
+            queue,
+            budget: RetryBudget::default(),
+            workers: Vec::new(),
+            down: false,
+            batch_timer: None,
+            turn: 0,
+            keeps: false,
+        }
     }
 
     pub(crate) fn load(&self) -> GroupLoad {
         GroupLoad {
-            queued: self.queued(),
-            in_flight: self.workers.iter().map(|worker| worker.held().len()).sum(),
+            queued: self.queue.total(),
+            in_flight: self.workers.iter().map(|worker| worker.requests().len()).sum(),
             workers: self.workers.iter().filter(|worker| !worker.draining).count(),
+            down: self.down,
         }
     }
 
-    pub(crate) fn queued(&self) -> usize {
-        self.handlers.iter().map(|queue| queue.waiting.len()).sum()
-    }
-
-    /// How long a request that arrives now will wait, as far as that is known.
-    pub(crate) fn expected_wait(&self) -> Duration {
-        let of = |queue: &Queue| {
-            let len = u32::try_from(queue.waiting.len()).unwrap_or(u32::MAX);
-            queue.time.average().unwrap_or_default().saturating_mul(len)
-        };
-        let all: Duration = self.handlers.iter().map(of).sum();
-        all / u32::try_from(self.workers.len().max(1)).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn add_worker(&mut self, id: WorkerId, credits: u32) {
+    pub(crate) fn add_worker(&mut self, worker: Worker) {
         self.down = false;
-        self.workers.push(Worker::new(id, credits, self.handlers.len()));
+        self.workers.push(worker);
     }
 
     pub(crate) fn remove_worker(&mut self, id: WorkerId) -> Option<Worker> {
@@ -95,28 +126,98 @@ impl Group {
         self.workers.iter_mut().find(|worker| worker.id == id)
     }
 
-    /// The request that is to go next, and where: the one that waits longest among those that a worker can take.
-    pub(crate) fn next_send(&mut self) -> Option<(Ticket, WorkerId)> {
-        let mut waiting: Vec<_> =
-            self.handlers.iter().enumerate().filter_map(|(at, queue)| Some((*queue.waiting.front()?, at))).collect();
-        waiting.sort_unstable_by_key(|(ticket, _)| ticket.sequence());
-        waiting.into_iter().find_map(|(ticket, handler)| Some((ticket, self.choose_worker(handler)?)))
+    /// A call of this handler with so many requests.
+    pub(crate) fn call(&self, handler: usize, size: usize) -> Call {
+        let expected = self.rows[handler].call.cautious().unwrap_or_default();
+        Call { handler, expected, size: u32::try_from(size).unwrap_or(u32::MAX) }
     }
 
-    /// The worker that a request of this handler goes to now: one that would run it at once, the least loaded first, or
-    /// a busy one that will soon be free.
-    pub(crate) fn choose_worker(&mut self, handler: usize) -> Option<WorkerId> {
-        let Queue { limits, time, .. } = &self.handlers[handler];
-        let rotated = self.workers[self.turn.min(self.workers.len())..]
-            .iter()
-            .chain(&self.workers[..self.turn.min(self.workers.len())]);
-        let free = rotated.clone().filter(|worker| worker.has_room(handler, limits.concurrency));
-        let chosen = free.min_by_key(|worker| worker.in_flight()).or_else(|| {
-            let soon = rotated.filter(|worker| worker.may_prefetch(time.average()));
-            soon.min_by_key(|worker| worker.backlog())
-        })?;
-        let id = chosen.id;
-        self.turn = (self.turn + 1) % self.workers.len();
-        Some(id)
+    /// The worker that a call goes to now: one that would run it at once, the least loaded first, or a busy one that will
+    /// soon be free.
+    pub(crate) fn choose_worker(&self, line: Line, call: &Call) -> Option<WorkerId> {
+        let worker = match line.lane {
+            Lane::Any => self.free(call).or_else(|| self.soon_free(call)),
+            Lane::Bound(id) => self
+                .workers
+                .iter()
+                .find(|worker| worker.id == id && (self.runs(worker, call) || worker.may_prefetch(call))),
+            Lane::Alone => self.workers.iter().find(|worker| worker.is_empty() && worker.keep != Keep::Exclusive),
+        };
+        worker.map(|worker| worker.id)
+    }
+
+    fn runs(&self, worker: &Worker, call: &Call) -> bool {
+        worker.has_room(call, self.rows[call.handler].limits.concurrency)
+    }
+
+    fn free(&self, call: &Call) -> Option<&Worker> {
+        self.rotated().filter(|worker| self.runs(worker, call)).min_by_key(|worker| worker.calls())
+    }
+
+    /// A batch is worth its wait in a socket only if it is full: in the queue it would still grow.
+    fn soon_free(&self, call: &Call) -> Option<&Worker> {
+        let limits = &self.rows[call.handler].limits;
+        if usize::try_from(call.size).is_ok_and(|size| size < limits.max_batch) {
+            return None;
+        }
+        self.rotated().filter(|worker| worker.may_prefetch(call)).min_by_key(|worker| worker.backlog())
+    }
+
+    fn rotated(&self) -> impl Iterator<Item = &Worker> {
+        let turn = self.turn.min(self.workers.len());
+        self.workers[turn..].iter().chain(&self.workers[..turn])
+    }
+
+    /// A worker was chosen; the next search begins behind it.
+    pub(crate) fn turn(&mut self) {
+        self.turn = if self.workers.is_empty() { 0 } else { (self.turn + 1) % self.workers.len() };
+    }
+
+    /// Keeps one worker at a time free for the requests that want one for themselves, while there are any.
+    pub(crate) fn reserve(&mut self) {
+        let alone = self.queue.alone() > 0;
+        if !alone && !self.keeps {
+            return;
+        }
+        for worker in &mut self.workers {
+            let over = match worker.keep {
+                Keep::Exclusive => worker.held() == 0,
+                Keep::Reserved => !alone,
+                Keep::Open => false,
+            };
+            worker.keep = if over { Keep::Open } else { worker.keep };
+        }
+        self.keeps = self.workers.iter().any(|worker| worker.keep != Keep::Open);
+        if alone && !self.keeps {
+            let least = self.workers.iter_mut().filter(|worker| !worker.draining).min_by_key(|worker| worker.held());
+            if let Some(worker) = least {
+                (worker.keep, self.keeps) = (Keep::Reserved, true);
+            }
+        }
+    }
+
+    /// The worker has this request for itself.
+    pub(crate) fn isolate(&mut self, id: WorkerId) {
+        self.keeps = true;
+        if let Some(worker) = self.worker(id) {
+            worker.keep = Keep::Exclusive;
+        }
+    }
+
+    /// Calls of a handler that all workers together run at the same time.
+    fn width(&self, handler: usize) -> u32 {
+        let concurrency = self.rows[handler].limits.concurrency;
+        self.workers.iter().map(|worker| worker.width(concurrency)).fold(0, u32::saturating_add)
+    }
+
+    /// How long a request of this handler waits behind so much work, as far as that is known.
+    pub(crate) fn wait_behind(&self, handler: usize, work: Duration, now: Instant) -> Duration {
+        let width = self.width(handler);
+        if width == 0 {
+            return Duration::ZERO;
+        }
+        let busy = self.workers.iter().filter(|worker| !worker.draining).filter_map(Worker::free_at).min();
+        let busy = busy.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now));
+        work / width + busy
     }
 }

@@ -4,28 +4,45 @@
 //! out what it decides:
 //!
 //! ```text
-//!   submit ──► Queued ──Send──► Sent ──finished──► (over)
-//!                │                │
-//!                │                ├─ cancel, expire ─► Abandoned ──finished, gone──► (over)
-//!                │                └─ gone ─► Queued again if it had not started, otherwise (over: Lost)
-//!                └─ cancel, expire, full, down ─► (over)
+//!   submit ──► Behind ──its turn──► Queued ──Send──► Sent ──finished──► (over)
+//!              (its sequence)          ▲               │
+//!                                      │               ├─ cancel, expire ─► Abandoned ──finished, gone──► (over)
+//!                                      │               │                        └─ grace over ─► Replace its worker
+//!                                      ├── stuck ──────┤
+//!                                      └── gone ───────┴─► (over: lost, poison)
+//!              └─ cancel, expire, pushed out, down ─► (over)
 //! ```
 //!
 //! Every submitted request is over exactly once. A request that was abandoned still holds its worker's credit until the
-//! worker has answered for it, so that a limit on concurrency is never broken by a timeout.
+//! worker has answered for it, so that a limit on concurrency is never broken by a timeout. `docs/scheduling.md` has the
+//! rules and the pictures of the parts.
 
-mod deadlines;
+mod budget;
 mod dispatcher;
 mod group;
+mod job;
+mod level;
+mod pace;
+mod quarantine;
+mod queue;
+mod sequence;
 mod service_time;
+mod tenant;
 mod ticket;
+mod timers;
 mod worker;
 
-pub use dispatcher::{Action, Dispatcher, Finished, Job, Over, Refusal, Submitted, UnknownRequest};
+pub use budget::RetryBudget;
+pub use dispatcher::{
+    Action, Cause, Dispatcher, Finished, Outlook, Over, Refusal, Retries, SchedConfig, Sending, Slots, Submitted,
+    UnknownRequest, Verdict,
+};
 pub use group::{GroupId, GroupLoad, HandlerLimits};
+pub use job::{Job, Payload};
+pub use quarantine::{Quarantine, Record, Standing};
 pub use service_time::ServiceTime;
 pub use ticket::Ticket;
 pub use worker::WorkerId;
 
-/// Requests beyond its credits that a worker may hold: a slot table needs as many slots more.
+/// Calls beyond its credits that a worker may hold: a slot table needs as many slots more.
 pub const MAX_PREFETCH: u32 = worker::MAX_PREFETCH;

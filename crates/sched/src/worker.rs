@@ -1,6 +1,6 @@
 //! What the dispatcher knows of one worker: its credits, and what is with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Ticket;
 
@@ -10,25 +10,52 @@ pub struct WorkerId(pub u32);
 
 /// Work that may wait in a busy worker's socket, so that it never idles for want of a round trip.
 const PREFETCH: Duration = Duration::from_micros(500);
-/// Requests beyond its credits that a worker may hold.
+/// Calls beyond its credits that a worker may hold.
 pub(crate) const MAX_PREFETCH: u32 = 128;
+/// What waits in a worker's socket should have begun after this time; otherwise another worker may have it.
+pub(crate) const STALL: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
-    /// Requests that it runs at the same time.
+    /// Calls that it runs at the same time; a batch is one call.
     credits: u32,
+    /// Requests that it can hold, whatever their calls.
+    slots: u32,
     /// Sent and not yet answered, in the order of sending.
     held: Vec<Held>,
-    /// Sent and not yet answered, by handler.
+    /// Calls under way.
+    calls: u32,
+    /// Calls under way, by handler.
     by_handler: Vec<u32>,
+    /// Batches under way.
+    batches: Vec<Batch>,
     /// Expected time of everything it holds.
     backlog: Duration,
     pub(crate) draining: bool,
+    pub(crate) keep: Keep,
+    /// Something waits in its socket for longer than was expected; it gets no more of that.
+    pub(crate) stalled: bool,
+    /// A timer is set to look after what waits in its socket.
+    pub(crate) watched: bool,
+    /// When it answered last.
+    pub(crate) last_answer: Option<Instant>,
     /// Slots that were used before and are free again.
     free_slots: Vec<u32>,
     /// The lowest slot that was never used.
     fresh_slot: u32,
+    next_batch: u32,
+}
+
+/// Whom a worker is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// For all.
+    Open,
+    /// It takes nothing more until a request that wants it for itself has come.
+    Reserved,
+    /// It runs a request that wants it for itself.
+    Exclusive,
 }
 
 /// A request that is with a worker.
@@ -37,74 +64,204 @@ pub(crate) struct Held {
     pub(crate) ticket: Ticket,
     /// Its place in the worker's slot table.
     pub(crate) slot: u32,
+    pub(crate) sent: Instant,
+    /// It was taken back and belongs to somebody else now; the worker has yet to say that it didn't run it.
+    pub(crate) recalled: bool,
     handler: usize,
     expected: Duration,
+    /// The batch that it is in.
+    batch: Option<u32>,
+}
+
+/// A batch whose members are not all answered.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    number: u32,
+    size: u32,
+    left: u32,
+    took: Duration,
+}
+
+/// A call that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) handler: usize,
+    /// Expected time of the whole call.
+    pub(crate) expected: Duration,
+    /// Requests in it.
+    pub(crate) size: u32,
+}
+
+/// A request that its worker has answered for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Returned {
+    pub(crate) slot: u32,
+    pub(crate) recalled: bool,
+    pub(crate) handler: usize,
+    /// The call is over now: its size, and the time it took as far as it is known.
+    pub(crate) over: Option<(u32, Option<Duration>)>,
 }
 
 // === impl Worker ===
 
 impl Worker {
-    pub(crate) fn new(id: WorkerId, credits: u32, handlers: usize) -> Self {
-        let by_handler = vec![0; handlers];
+    pub(crate) fn new(id: WorkerId, credits: u32, slots: u32, handlers: usize) -> Self {
         Self {
             id,
             credits,
+            slots,
             held: Vec::new(),
-            by_handler,
+            calls: 0,
+            by_handler: vec![0; handlers],
+            batches: Vec::new(),
             backlog: Duration::ZERO,
             draining: false,
+            keep: Keep::Open,
+            stalled: false,
+            watched: false,
+            last_answer: None,
             free_slots: Vec::new(),
             fresh_slot: 0,
+            next_batch: 0,
         }
     }
 
-    /// Whether a request of this handler would run at once.
-    pub(crate) fn has_room(&self, handler: usize, concurrency: u32) -> bool {
-        !self.draining && self.in_flight() < self.credits && self.by_handler[handler] < concurrency
+    /// Whether a call of this handler would run at once.
+    pub(crate) fn has_room(&self, call: &Call, concurrency: u32) -> bool {
+        self.takes(call) && self.calls < self.credits && self.by_handler[call.handler] < concurrency
     }
 
-    /// Whether a request that is expected to take so long may wait in the worker's socket. Only where the time is known
-    /// to be short: a request must not be bound to a busy worker while another might become free.
-    pub(crate) fn may_prefetch(&self, expected: Option<Duration>) -> bool {
-        let fits = |expected: Duration| self.backlog + expected <= PREFETCH;
-        !self.draining && self.in_flight() < self.credits + MAX_PREFETCH && expected.is_some_and(fits)
+    /// Whether a call may wait in the worker's socket. Only where its time is known to be short: a request must not be
+    /// bound to a busy worker while another might become free.
+    pub(crate) fn may_prefetch(&self, call: &Call) -> bool {
+        let few = self.calls < self.credits + MAX_PREFETCH && !self.stalled;
+        self.takes(call) && few && !call.expected.is_zero() && self.backlog + call.expected <= PREFETCH
     }
 
-    pub(crate) fn in_flight(&self) -> u32 {
+    /// Whether it has nothing at all to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.draining && self.held.is_empty()
+    }
+
+    fn takes(&self, call: &Call) -> bool {
+        !self.draining && self.keep == Keep::Open && self.held() + call.size <= self.slots
+    }
+
+    /// Requests that it holds.
+    pub(crate) fn held(&self) -> u32 {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn calls(&self) -> u32 {
+        self.calls
     }
 
     pub(crate) fn backlog(&self) -> Duration {
         self.backlog
     }
 
-    /// The request is with the worker from now on, in the slot that is returned.
-    pub(crate) fn take(&mut self, ticket: Ticket, handler: usize, expected: Duration) -> u32 {
-        let slot = self.free_slots.pop().unwrap_or_else(|| {
-            self.fresh_slot += 1;
-            self.fresh_slot - 1
-        });
-        self.held.push(Held { ticket, slot, handler, expected });
-        self.by_handler[handler] += 1;
-        self.backlog += expected;
+    /// Calls of this handler that it can run at the same time.
+    pub(crate) fn width(&self, concurrency: u32) -> u32 {
+        if self.draining { 0 } else { self.credits.min(concurrency) }
+    }
+
+    /// Whether something waits in its socket behind what runs.
+    pub(crate) fn has_prefetched(&self) -> bool {
+        self.calls > self.credits
+    }
+
+    /// The requests go to the worker in one call. Their slots are returned in their order.
+    pub(crate) fn take(&mut self, tickets: &[Ticket], call: &Call, now: Instant) -> Vec<u32> {
+        let batch = (tickets.len() > 1).then(|| self.open_batch(tickets.len()));
+        let expected = call.expected / call.size.max(1);
+        self.calls += 1;
+        self.by_handler[call.handler] += 1;
+        self.backlog += call.expected;
+        let mut put = |ticket: &Ticket| {
+            let slot = self.slot();
+            let (ticket, handler) = (*ticket, call.handler);
+            self.held.push(Held { ticket, slot, sent: now, recalled: false, handler, expected, batch });
+            slot
+        };
+        tickets.iter().map(&mut put).collect()
+    }
+
+    /// One request goes to the worker; its slot is returned.
+    pub(crate) fn take_one(&mut self, ticket: Ticket, call: &Call, now: Instant) -> u32 {
+        self.calls += 1;
+        self.by_handler[call.handler] += 1;
+        self.backlog += call.expected;
+        let slot = self.slot();
+        let (handler, expected) = (call.handler, call.expected);
+        self.held.push(Held { ticket, slot, sent: now, recalled: false, handler, expected, batch: None });
         slot
     }
 
-    /// The worker has answered for this request: its slot, or `None` if it never had it.
-    pub(crate) fn give_back(&mut self, ticket: Ticket) -> Option<u32> {
-        let place = self.held.iter().position(|held| held.ticket == ticket)?;
+    fn open_batch(&mut self, len: usize) -> u32 {
+        let (number, size) = (self.next_batch, u32::try_from(len).unwrap_or(u32::MAX));
+        self.next_batch = self.next_batch.wrapping_add(1);
+        self.batches.push(Batch { number, size, left: size, took: Duration::ZERO });
+        number
+    }
+
+    fn slot(&mut self) -> u32 {
+        self.free_slots.pop().unwrap_or_else(|| {
+            self.fresh_slot += 1;
+            self.fresh_slot - 1
+        })
+    }
+
+    /// The worker has answered for this request, with the time that its call took if it ran; `None` if it never had it.
+    pub(crate) fn give_back(&mut self, ticket: Ticket, took: Option<Duration>, now: Instant) -> Option<Returned> {
+        // A request may be here twice: taken back, and sent again.
+        let own = |held: &Held| held.ticket == ticket && (held.recalled == took.is_none());
+        let place = self.held.iter().position(own);
+        let place = place.or_else(|| self.held.iter().position(|held| held.ticket == ticket))?;
         let held = self.held.remove(place);
-        self.by_handler[held.handler] -= 1;
-        self.backlog = self.backlog.saturating_sub(held.expected);
         self.free_slots.push(held.slot);
-        Some(held.slot)
+        self.backlog = self.backlog.saturating_sub(held.expected);
+        (self.stalled, self.last_answer) = (false, Some(now));
+        let over = match held.batch {
+            None => Some((1, took)),
+            Some(number) => self.leave_batch(number, took),
+        };
+        if over.is_some() {
+            self.calls -= 1;
+            self.by_handler[held.handler] -= 1;
+        }
+        Some(Returned { slot: held.slot, recalled: held.recalled, handler: held.handler, over })
+    }
+
+    /// The batch's size and time, if this was its last member.
+    fn leave_batch(&mut self, number: u32, took: Option<Duration>) -> Option<(u32, Option<Duration>)> {
+        let at = self.batches.iter().position(|batch| batch.number == number)?;
+        let batch = &mut self.batches[at];
+        batch.left -= 1;
+        batch.took = batch.took.max(took.unwrap_or_default());
+        if batch.left > 0 {
+            return None;
+        }
+        let Batch { size, took, .. } = self.batches.swap_remove(at);
+        Some((size, Some(took).filter(|took| !took.is_zero())))
     }
 
     pub(crate) fn slot_of(&self, ticket: Ticket) -> Option<u32> {
-        self.held.iter().find(|held| held.ticket == ticket).map(|held| held.slot)
+        self.held.iter().find(|held| held.ticket == ticket && !held.recalled).map(|held| held.slot)
     }
 
-    pub(crate) fn held(&self) -> impl ExactSizeIterator<Item = Held> + DoubleEndedIterator {
+    pub(crate) fn requests(&self) -> impl ExactSizeIterator<Item = Held> + DoubleEndedIterator {
         self.held.iter().copied()
+    }
+
+    /// A request was taken back from its socket.
+    pub(crate) fn recall(&mut self, ticket: Ticket) {
+        if let Some(held) = self.held.iter_mut().find(|held| held.ticket == ticket && !held.recalled) {
+            held.recalled = true;
+        }
+    }
+
+    /// When the first of its calls is expected to be over.
+    pub(crate) fn free_at(&self) -> Option<Instant> {
+        self.held.first().map(|held| held.sent + held.expected)
     }
 }

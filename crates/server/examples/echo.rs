@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use anyserve_core::{
-    Capability, Catalog, CatalogEntry, Directory, Error, Handler, Reply, Request, Response, Snapshot, Statistics, Value,
+    Capability, Catalog, CatalogEntry, Changed, Decision, Directory, Error, Explanation, Fingerprint, Handler,
+    Quarantined, Reply, Request, Response, Snapshot, Statistics, Value,
 };
 use anyserve_server::{Listener, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,23 @@ impl Directory for Echo {
     fn snapshot(&self) -> Snapshot {
         Snapshot::default()
     }
+
+    fn changed(&self, _: u64) -> Changed {
+        Box::pin(std::future::pending())
+    }
+
+    fn explain(&self, request: &Request) -> Explanation {
+        let decision = Decision::Run { worker: "echo".into() };
+        Explanation { query: request.query.to_string(), candidates: Vec::new(), decision }
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        Vec::new()
+    }
+
+    fn release(&self, _: Option<Fingerprint>) -> usize {
+        0
+    }
 }
 
 #[tokio::main]
@@ -53,7 +71,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = std::env::args().nth(1).map_or(Ok(8001), |port| port.parse())?;
     let capability = Capability::try_new([("model".to_owned(), Value::Text("echo".to_owned()))])?;
     let entry = CatalogEntry { handler: Arc::new(Handler::new(capability)), ready: true };
-    let echo = Echo(Arc::new(Catalog { entries: vec![entry], draining: false }));
+    let echo = Echo(Arc::new(Catalog { entries: vec![entry], ..Catalog::default() }));
     let listener = Listener::bind(([127, 0, 0, 1], port).into())?;
     Server::try_new(&ServerConfig::default(), echo)?.serve(listener, CancellationToken::new()).await?;
     Ok(())

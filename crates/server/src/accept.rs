@@ -92,7 +92,7 @@ impl<S: Upstream> Server<S> {
                 () = shutdown.cancelled() => return,
                 Some(ended) = open.join_next() => report(ended),
                 (permit, stream, peer) = accept(listener, &permits) => {
-                    let connection = self.connections.serve(stream, Arc::clone(&self.app));
+                    let connection = self.connections.serve(stream, peer.ip(), Arc::clone(&self.app));
                     let connection = hold(permit, connection);
                     open.spawn(connection.instrument(info_span!("connection", %peer)));
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyserve_core::{Code, Error};
 
@@ -21,6 +22,9 @@ pub(crate) struct Charge {
     budget: Budget,
     bytes: usize,
 }
+
+/// When to come back: what a message holds is free once it has been read.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 // === impl Budget ===
 
@@ -50,7 +54,7 @@ impl Charge {
         if before.saturating_add(bytes) > *max {
             used.fetch_sub(bytes, Ordering::Relaxed);
             let message = format!("requests in transit hold {before} bytes: no room for {bytes} more of {max}");
-            return Err(Error::new(Code::Overloaded, message));
+            return Err(Error::new(Code::Overloaded, message).with_retry_after(RETRY_AFTER));
         }
         self.bytes += bytes;
         Ok(())
@@ -75,7 +79,8 @@ mod tests {
         assert!(budget.charge().grow(2).is_err());
         let mut second = budget.charge();
         assert!(second.grow(1).is_ok());
-        assert_eq!(second.grow(1).unwrap_err().code, Code::Overloaded);
+        let error = second.grow(1).unwrap_err();
+        assert_eq!((error.code, error.retry_after), (Code::Overloaded, Some(RETRY_AFTER)));
         drop(first);
         assert!(second.grow(9).is_ok());
     }

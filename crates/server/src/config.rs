@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyserve_core::Limits;
 
+use crate::AdminToken;
+
 /// Plain data; [`ServerConfig::default`] is what a replica on loopback needs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -18,6 +20,8 @@ pub struct ServerConfig {
     pub extensions: Vec<String>,
     /// TLS, if connections are to be encrypted.
     pub tls: Option<TlsFiles>,
+    /// Who knows it may administrate. Without one, whoever is on this machine may.
+    pub admin_token: Option<AdminToken>,
     /// How long requests in flight may go on once draining has begun.
     pub grace: Duration,
     /// Connections that are open at the same time; further ones wait to be accepted.
@@ -57,6 +61,7 @@ impl Default for ServerConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             tls: None,
+            admin_token: None,
             grace: Duration::from_secs(30),
             max_connections: 4096,
             max_concurrent_streams: 4096,
@@ -69,5 +74,13 @@ impl Default for ServerConfig {
 }
 
 /// Triton's names of the extensions that are there.
-const EXTENSIONS: [&str; 6] =
-    ["model_configuration", "model_repository", "parameters", "statistics", "trace", "logging"];
+const EXTENSIONS: [&str; 8] = [
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+    "sequence",
+    "statistics",
+    "trace",
+    "logging",
+];

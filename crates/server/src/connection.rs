@@ -1,6 +1,7 @@
 //! One connection: TLS if told, then HTTP/1 or HTTP/2, whichever the client speaks.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,10 +80,11 @@ impl Connections {
         Self { http, tls, handshake_timeout: config.handshake_timeout }
     }
 
-    /// Serves one connection to its end. Errors are the client's and end nothing but this connection.
+    /// Serves one connection of `peer` to its end. Errors are the client's and end nothing but this connection.
     pub(crate) fn serve<S: Upstream>(
         &self,
         stream: TcpStream,
+        peer: IpAddr,
         app: Arc<App<S>>,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (http, tls, timeout) = (self.http.clone(), self.tls.clone(), self.handshake_timeout);
@@ -90,9 +92,9 @@ impl Connections {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
-            let Some(tls) = tls else { return run(http, stream, app, timeout).await };
+            let Some(tls) = tls else { return run(http, stream, peer, app, timeout).await };
             match tokio::time::timeout(timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => run(http, stream, app, timeout).await,
+                Ok(Ok(stream)) => run(http, stream, peer, app, timeout).await,
                 Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                 Err(_) => tracing::debug!("the TLS handshake took too long"),
             }
@@ -100,7 +102,7 @@ impl Connections {
     }
 }
 
-async fn run<S, I>(http: auto::Builder<Tasks>, io: I, app: Arc<App<S>>, timeout: Duration)
+async fn run<S, I>(http: auto::Builder<Tasks>, io: I, peer: IpAddr, app: Arc<App<S>>, timeout: Duration)
 where
     S: Upstream,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -109,7 +111,7 @@ where
     let io = TokioIo::new(Counted { io, read: Arc::clone(&read) });
     let leaving = app.leaving.clone();
     // Boxed where it is made: hyper and the runtime move a request's future several times before its first poll.
-    let service = service_fn(move |request| Box::pin(Arc::clone(&app).answer(request)));
+    let service = service_fn(move |request| Box::pin(Arc::clone(&app).answer(request, peer)));
     let mut connection = pin!(http.serve_connection(io, service));
     let mut silent = pin!(tokio::time::sleep(timeout));
     let (mut asked_to_leave, mut checked) = (false, false);

@@ -3,7 +3,7 @@
 //! ```text
 //! Listener ─► connection ─► route ─┬─► grpc  ModelInfer, ModelStreamInfer ─► the dispatcher (a tower::Service)
 //!   (TLS)    (HTTP/1, HTTP/2)      ├─► grpc  everything else of KServe, health, reflection ─► Directory
-//!                                  └─► http  /health, /metrics
+//!                                  └─► http  /health, /metrics, /explain, /admin ─► Directory
 //! ```
 //!
 //! Protocols become [`anyserve_core::Request`]s here and nowhere else. This crate decides nothing about requests: it
@@ -15,12 +15,14 @@ mod body;
 mod budget;
 mod config;
 mod connection;
+mod explain;
 mod grpc;
 mod http;
 mod listen;
 mod metrics;
 mod route;
 mod tls;
+mod token;
 
 use anyserve_core::{Directory, Error, Reply, Request};
 
@@ -28,6 +30,7 @@ pub use accept::{Drained, Server};
 pub use config::{ServerConfig, TlsFiles};
 pub use listen::{BindError, Listener};
 pub use tls::TlsError;
+pub use token::{AdminToken, AdminTokenError};
 
 /// What is behind the ingress: it answers requests and tells what it can serve.
 ///

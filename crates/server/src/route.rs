@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyserve_core::{Error, Limits};
+use anyserve_core::{Catalog, Error, Limits};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::Body;
 use crate::budget::Budget;
 use crate::metrics::{Call, Metrics};
-use crate::{ServerConfig, Upstream, grpc, http as rest};
+use crate::{AdminToken, ServerConfig, Upstream, grpc, http as rest};
 
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -35,6 +36,8 @@ pub(crate) struct App<S> {
     pub(crate) metrics: Metrics,
     /// Cancelled once this server leaves.
     pub(crate) leaving: CancellationToken,
+    /// Who knows it may administrate.
+    pub(crate) admin_token: Option<AdminToken>,
     generated: grpc::Generated,
     http: axum::Router,
 }
@@ -50,14 +53,19 @@ impl<S: Upstream> App<S> {
             budget: Budget::new(config.max_buffered),
             metrics: Metrics::new(),
             leaving: leaving.clone(),
+            admin_token: config.admin_token.clone(),
             generated: grpc::Generated::new(config, upstream, leaving),
-            http: rest::router(app.clone()),
+            http: rest::router(app),
         })
     }
 
-    /// Answers one request. It never fails: a panic is an answer, too.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let answer = AssertUnwindSafe(self.route(request)).catch_unwind().await;
+    /// Answers one request of `peer`. It never fails: a panic is an answer, too.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Response<Body>, Infallible> {
+        let answer = AssertUnwindSafe(self.route(request, peer)).catch_unwind().await;
         Ok(answer.unwrap_or_else(|panic| grpc::refusal(&panicked(&*panic))))
     }
 
@@ -66,25 +74,30 @@ impl<S: Upstream> App<S> {
         self.metrics.begin(model, arrived, || self.upstream.catalog())
     }
 
-    /// Whether requests should come here.
-    pub(crate) fn ready(&self) -> bool {
-        !self.leaving.is_cancelled() && self.upstream.catalog().ready()
+    /// Whether the replica has begun to leave.
+    pub(crate) fn draining(&self, catalog: &Catalog) -> bool {
+        catalog.draining || self.leaving.is_cancelled()
     }
 
-    async fn route(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn route(self: &Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         match request.uri().path() {
             INFER => grpc::infer(self, request).await,
             STREAM_INFER => grpc::stream_infer(self, request),
             path if path.starts_with(SERVICE) || is_grpc(&request) => Box::pin(self.generated.call(request)).await,
-            _ => Box::pin(self.http(request)).await,
+            _ => Box::pin(self.http(request, peer)).await,
         }
     }
 
-    fn http(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + use<S> {
+    fn http(&self, mut request: Request<Incoming>, peer: IpAddr) -> impl Future<Output = Response<Body>> + use<S> {
         let router = self.http.clone();
+        request.extensions_mut().insert(rest::Peer(peer));
         async move {
-            let answer = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new)).await;
-            answer.unwrap_or_else(|never| match never {}).map(Body::boxed)
+            let answer = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new));
+            let answer = AssertUnwindSafe(answer)
+                .catch_unwind()
+                .await
+                .map(|answer| answer.unwrap_or_else(|never| match never {}));
+            answer.unwrap_or_else(|panic| rest::failed(&panicked(&*panic))).map(Body::boxed)
         }
     }
 }

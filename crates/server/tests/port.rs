@@ -7,8 +7,10 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
+use anyserve_core::CapabilityLoad;
 use anyserve_proto::inference::*;
 use anyserve_server::{Drained, Listener, Server, ServerConfig, TlsError, TlsFiles};
+use serde_json::json;
 use support::{Client, Fake, raw, request, start, start_with, until, watchdog};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,26 +19,35 @@ use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-/// The answer to one HTTP/1 request.
-async fn http(server: &support::Running, request: &str) -> String {
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let request = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    watchdog(stream.read_to_string(&mut answer)).await.unwrap();
-    answer
-}
-
 #[tokio::test]
 async fn health_is_told_over_http() {
     let server = start().await;
-    assert!(http(&server, "GET /health/live").await.ends_with(r#"{"live":true}"#));
-    assert!(http(&server, "GET /health/ready").await.starts_with("HTTP/1.1 200"));
+    assert!(server.http("GET /health/live", &[]).await.ends_with(r#"{"live":true}"#));
+    assert!(server.http("GET /health/ready", &[]).await.starts_with("HTTP/1.1 200"));
     server.fake.set_ready("echo", false);
-    let answer = http(&server, "GET /health/ready").await;
-    assert!(answer.starts_with("HTTP/1.1 503"));
-    assert!(answer.contains(r#"{"capability":"model=echo","ready":false}"#), "{answer}");
-    assert!(http(&server, "GET /health/live").await.starts_with("HTTP/1.1 200"));
+    let (status, answer) = server.json("GET /health/ready", &[]).await;
+    assert_eq!((status, &answer["ready"], &answer["draining"]), (503, &json!(false), &json!(false)));
+    let expected =
+        json!({ "capability": "model=echo", "ready": false, "saturated": false, "queued": 0, "max_queue": 0 });
+    assert_eq!(answer["capabilities"][0], expected);
+    assert!(server.http("GET /health/live", &[]).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_told_and_makes_nothing_unready() {
+    let server = start().await;
+    let load = CapabilityLoad { model: "echo".into(), queued: 8, max_queue: 8, saturated: true };
+    server.fake.set_loads(vec![load]);
+    let (status, answer) = server.json("GET /health/ready", &[]).await;
+    assert_eq!((status, &answer["ready"]), (200, &json!(true)));
+    let expected = json!({ "capability": "model=echo", "ready": true, "saturated": true, "queued": 8, "max_queue": 8 });
+    assert_eq!(answer["capabilities"][0], expected);
+    assert_eq!(server.json("GET /health/live", &[]).await, (200, json!({ "live": true })));
+    let asked = ModelReadyRequest { name: "echo".into(), version: String::new() };
+    assert!(server.client().await.model_ready(asked).await.unwrap().into_inner().ready);
+    let metrics = server.http("GET /metrics", &[]).await;
+    assert!(metrics.contains("anyserve_capability_saturated{model=\"echo\"} 1"), "{metrics}");
+    assert!(metrics.contains("anyserve_draining 0"));
 }
 
 #[tokio::test]
@@ -44,7 +55,7 @@ async fn metrics_show_requests_and_workers() {
     let server = start().await;
     server.client().await.model_infer(request("echo", vec![0; 4])).await.unwrap();
     let _ = server.client().await.model_infer(request("nobody", vec![0; 4])).await;
-    let answer = http(&server, "GET /metrics").await;
+    let answer = server.http("GET /metrics", &[]).await;
     assert!(answer.contains("content-type: application/openmetrics-text"));
     assert!(answer.contains(r#"anyserve_requests_total{model="echo",code="OK"} 1"#), "{answer}");
     assert!(answer.contains(r#"anyserve_requests_total{model="unknown",code="NO_CAPABILITY"} 1"#));
@@ -54,9 +65,9 @@ async fn metrics_show_requests_and_workers() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_errors_in_json() {
     let server = start().await;
-    let answer = http(&server, "GET /nowhere").await;
+    let answer = server.http("GET /nowhere", &[]).await;
     assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with(r#"{"error":"unknown path /nowhere"}"#));
-    let answer = http(&server, "DELETE /metrics").await;
+    let answer = server.http("DELETE /metrics", &[]).await;
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: GET"), "{answer}");
 }
 
@@ -131,6 +142,24 @@ async fn grpc_health_follows_readiness_and_ends_with_the_server() {
     assert_eq!(told().await, Some(ServingStatus::NotServing));
     assert_eq!(told().await, None);
     assert_eq!(server.drained().await, Drained::Clean);
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_by_the_catalog_and_costs_nothing_once_it_is_gone() {
+    let server = start().await;
+    let mut health = HealthClient::new(server.channel().await);
+    let named = HealthCheckRequest { service: "echo".into() };
+    let mut watch = health.watch(named).await.unwrap().into_inner();
+    let told = watchdog(watch.message()).await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::Serving);
+    until(|| server.fake.watchers() == 1).await;
+    // Another model's change is none of this one's, and the change after it is not missed.
+    server.fake.set_ready("gate", false);
+    server.fake.set_ready("echo", false);
+    let told = watchdog(watch.message()).await.unwrap().unwrap();
+    assert_eq!(told.status(), ServingStatus::NotServing);
+    drop(watch);
+    until(|| server.fake.watchers() == 0).await;
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Between the messages of the wire and the types of `core`. What a peer wrote is checked here, once.
 
 use anyserve_core::{
-    Capability, Code, Datatype, Error, Handler, Parameter, Parameters, Request, Response, Tensor, TensorSpec, Value,
-    elements,
+    Capability, Code, Datatype, Error, Handler, Parameter, Parameters, Priority, Request, Response, Tensor, TensorSpec,
+    Value, elements,
 };
 use bytes::Bytes;
 use std::time::Duration;
 
-use crate::message as wire;
+use crate::{MAX_BATCH, message as wire};
 
 /// A message that reads as protobuf and is still none of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,46 @@ pub enum MessageError {
         shape: Vec<i64>,
         /// Its length.
         len: usize,
+    },
+    /// A batch with no member, or with too many.
+    #[error("a batch has {members} members, from 1 to {max} are allowed")]
+    Members {
+        /// How many it has.
+        members: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// The members' lengths do not add up to the body of their batch.
+    #[error("request {id} of a batch has {len} bytes and the body {left} more")]
+    Member {
+        /// The request.
+        id: u64,
+        /// Its announced length.
+        len: u64,
+        /// Bytes that are left in the body.
+        left: usize,
+    },
+    /// Bytes of a batch's body belong to no member.
+    #[error("{left} bytes of the body belong to no request of the batch")]
+    Memberless {
+        /// How many.
+        left: usize,
+    },
+    /// The members of a batch are for different handlers.
+    #[error("a batch is for handler {first} and for handler {other}")]
+    Mixed {
+        /// Handler of the first member.
+        first: u32,
+        /// Handler of another one.
+        other: u32,
+    },
+    /// Two members of a batch have the same id or slot.
+    #[error("two requests of a batch have the {what} {number}")]
+    Twice {
+        /// `"id"` or `"slot"`.
+        what: &'static str,
+        /// What they have in common.
+        number: u64,
     },
     /// A capability that is none.
     #[error(transparent)]
@@ -185,6 +225,11 @@ fn spec_messages(specs: Option<&Vec<TensorSpec>>) -> Vec<wire::TensorSpec> {
     specs.into_iter().flatten().map(message).collect()
 }
 
+fn priority(number: u32) -> Result<Option<Priority>, MessageError> {
+    let level = |number| Priority::try_new(number).ok_or(MessageError::Number { what: "priority", number });
+    (number > 0).then(|| level(number)).transpose()
+}
+
 // === impl wire::Tensor ===
 
 impl From<&Tensor> for wire::Tensor {
@@ -242,6 +287,10 @@ impl From<&Handler> for wire::Handler {
             max_queue: handler.max_queue.unwrap_or(0),
             timeout_us: handler.timeout.map_or(0, micros),
             max_batch_size: handler.max_batch_size,
+            max_delay_us: u64::try_from(handler.max_delay.as_micros()).unwrap_or(u64::MAX),
+            priority: handler.priority.map_or(0, |priority| priority.level().into()),
+            idempotent: handler.idempotent,
+            sequence: handler.sequence,
         }
     }
 }
@@ -253,6 +302,9 @@ impl TryFrom<wire::Handler> for Handler {
         if row.concurrency == 0 {
             return Err(MessageError::Number { what: "concurrency", number: 0 });
         }
+        if usize::try_from(row.max_batch_size).map_or(true, |most| most > MAX_BATCH) {
+            return Err(MessageError::Number { what: "max_batch_size", number: row.max_batch_size });
+        }
         Ok(Self {
             capability: capability(row.capability)?,
             function: row.function,
@@ -263,6 +315,10 @@ impl TryFrom<wire::Handler> for Handler {
             max_queue: Some(row.max_queue).filter(|len| *len > 0),
             timeout: Some(row.timeout_us).filter(|us| *us > 0).map(Duration::from_micros),
             max_batch_size: row.max_batch_size,
+            max_delay: Duration::from_micros(row.max_delay_us),
+            priority: priority(row.priority)?,
+            idempotent: row.idempotent,
+            sequence: row.sequence,
         })
     }
 }
@@ -333,10 +389,34 @@ mod tests {
             concurrency: 7,
             timeout: Some(Duration::from_millis(5)),
             max_queue: Some(3),
+            max_batch_size: 32,
+            max_delay: Duration::from_micros(1_500),
+            priority: Some(Priority::LAST),
+            idempotent: true,
+            sequence: true,
             ..Handler::new(capability.unwrap())
         };
         assert_eq!(Handler::try_from(wire::Handler::from(&handler)), Ok(handler));
         let error = Error::new(Code::Overloaded, "full").with_retry_after(Duration::ZERO).with_traceback("t");
         assert_eq!(Error::from(wire::Failed::from(&error)), error);
+    }
+
+    #[test]
+    fn a_handler_takes_no_larger_batches_than_there_are() {
+        let capability = vec![wire::KeyValue { key: "type".into(), value: Some(wire::Value::Text("t".into())) }];
+        let row = |max_batch_size| {
+            let row =
+                wire::Handler { capability: capability.clone(), concurrency: 1, max_batch_size, ..Default::default() };
+            Handler::try_from(row).map(|handler| handler.max_batch_size)
+        };
+        assert_eq!((row(0), row(256)), (Ok(0), Ok(256)));
+        assert_eq!(row(257), Err(MessageError::Number { what: "max_batch_size", number: 257 }));
+    }
+
+    #[test]
+    fn a_priority_is_a_level_or_absent() {
+        assert_eq!(priority(0), Ok(None));
+        assert_eq!((priority(1), priority(8)), (Ok(Some(Priority::FIRST)), Ok(Some(Priority::LAST))));
+        assert_eq!(priority(9), Err(MessageError::Number { what: "priority", number: 9 }));
     }
 }

@@ -48,9 +48,11 @@ pub enum Kind {
     Ping = 11,
     /// Worker: the answer to a ping, with its id.
     Pong = 12,
+    /// Runtime: several requests for one call of a handler that takes a list; the header's id is 0.
+    Batch = 13,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Ready,
@@ -63,6 +65,7 @@ const KINDS: [Kind; 12] = [
     Kind::Drain,
     Kind::Ping,
     Kind::Pong,
+    Kind::Batch,
 ];
 
 /// The first 28 bytes of a frame.

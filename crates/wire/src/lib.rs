@@ -13,11 +13,13 @@
 //! [`Frame::encode_head`] writes everything but the body, which is sent from where it lies. Both ends of the socket use
 //! it. A connection that broke a rule is over: a failed decoder stays failed.
 
+mod batch;
 mod convert;
 mod decoder;
 mod frame;
 pub mod message;
 
+pub use batch::{BatchPart, MAX_BATCH, batch_of, encode_member};
 pub use convert::{MessageError, request_of, request_to_frame, response_of};
 pub use decoder::{Decoder, WireError};
 pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};

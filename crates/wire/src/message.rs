@@ -56,9 +56,21 @@ pub struct Handler {
     /// Microseconds that a request may take without a deadline of its own; 0 is no limit.
     #[prost(uint64, tag = "10")]
     pub timeout_us: u64,
-    /// Largest batch; 0 is none.
+    /// Requests that one call of the function takes at most; 0 gives it one request instead of a list.
     #[prost(uint32, tag = "11")]
     pub max_batch_size: u32,
+    /// Microseconds that a request waits at most for others to share its batch.
+    #[prost(uint64, tag = "12")]
+    pub max_delay_us: u64,
+    /// Priority of requests that name none, from 1; 0 takes the middle one.
+    #[prost(uint32, tag = "13")]
+    pub priority: u32,
+    /// Running a request twice does no harm.
+    #[prost(bool, tag = "14")]
+    pub idempotent: bool,
+    /// Requests belong to sequences.
+    #[prost(bool, tag = "15")]
+    pub sequence: bool,
 }
 
 /// A named value: of a capability, or a parameter.
@@ -159,6 +171,28 @@ pub struct Request {
     /// Metadata of the call.
     #[prost(message, repeated, tag = "11")]
     pub headers: Vec<Header>,
+}
+
+/// `Batch`: requests for one call of a handler that takes a list. The body is the members' bodies, in order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Batch {
+    /// The requests, at least one.
+    #[prost(message, repeated, tag = "1")]
+    pub members: Vec<Member>,
+}
+
+/// One request of a batch. It is answered by a frame of its own.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Member {
+    /// The request's id, as it would stand in the header of its own frame.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Bytes that it has in the body.
+    #[prost(uint64, tag = "2")]
+    pub len: u64,
+    /// The rest; always set.
+    #[prost(message, optional, tag = "3")]
+    pub request: Option<Request>,
 }
 
 /// One header of the call.

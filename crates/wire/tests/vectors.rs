@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyserve_core::{Code, Datatype, Limits};
-use anyserve_wire::{Decoder, Frame, Kind, flags, message};
+use anyserve_wire::{Decoder, Frame, Kind, batch_of, flags, message};
 use prost::Message;
 
 fn folder() -> PathBuf {
@@ -47,6 +47,7 @@ fn hello() -> message::Hello {
         max_queue: 100,
         timeout_us: 1_500_000,
         max_batch_size: 8,
+        ..Default::default()
     };
     let least = message::Handler { function: "echo".into(), concurrency: 1, ..Default::default() };
     message::Hello { pid: 4711, worker: 3, token: "secret".into(), handlers: vec![full, least], concurrency: 65 }
@@ -66,6 +67,19 @@ fn request() -> message::Request {
         parameters: every_value(),
         headers: vec![message::Header { name: "x-a".into(), value: "b".into() }],
     }
+}
+
+fn batch() -> message::Batch {
+    let small = message::Request { handler: 1, slot: 2, attempt: 1, id: "b".into(), ..Default::default() };
+    let empty = message::Member { id: 8, len: 0, request: Some(small.clone()) };
+    let inputs = vec![tensor("y", Datatype::Int8, &[3], 3)];
+    let last = message::Request { slot: 3, inputs, remaining_us: 1, ..small };
+    let members = vec![
+        message::Member { id: 7, len: 8, request: Some(request()) },
+        empty,
+        message::Member { id: u64::MAX >> 3, len: 3, request: Some(last) },
+    ];
+    message::Batch { members }
 }
 
 fn response(compute_ns: u64) -> message::Response {
@@ -102,6 +116,7 @@ fn vectors() -> Vec<Frame> {
         Frame::bare(Kind::Drain, 0),
         Frame::bare(Kind::Ping, 99),
         Frame::bare(Kind::Pong, 99),
+        framed(Kind::Batch, 0, 0, &batch(), b"\0\0\x80\x3f\0\0\0\x40\x01\x02\xff"),
     ]
 }
 
@@ -136,4 +151,14 @@ fn every_vector_is_read_as_the_frame_that_it_is() {
     assert_eq!(read(Kind::Request).message::<message::Request>().unwrap(), request());
     assert_eq!(read(Kind::Done).message::<message::Response>().unwrap(), response(1_000_000));
     assert_eq!(read(Kind::Failed).message::<message::Failed>().unwrap(), failed());
+    assert_eq!(read(Kind::Batch).message::<message::Batch>().unwrap(), batch());
+}
+
+#[test]
+fn a_batch_is_its_requests_each_with_its_own_bytes() {
+    let frame = vectors().pop().unwrap();
+    let parts = batch_of(frame.message().unwrap(), frame.body).unwrap();
+    let read: Vec<_> = parts.iter().map(|part| (part.id, part.request.slot, &part.body[..])).collect();
+    let first = &b"\0\0\x80\x3f\0\0\0\x40"[..];
+    assert_eq!(read, [(7, 4095, first), (8, 2, b""), (u64::MAX >> 3, 3, b"\x01\x02\xff")]);
 }

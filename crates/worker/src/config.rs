@@ -25,6 +25,14 @@ pub struct PoolConfig {
     pub start_timeout: Duration,
     /// Time without an answer to a ping after which a worker is replaced.
     pub ping_timeout: Duration,
+    /// Time that a handler gets beyond its request's deadline before its worker is replaced.
+    pub overrun_grace: Duration,
+    /// Time that a fingerprint is refused after its requests killed workers.
+    pub quarantine_ttl: Duration,
+    /// Time without a request after which a sequence is over.
+    pub sequence_idle: Duration,
+    /// Shares of tenants; whoever is not named has 1.
+    pub tenant_weights: Vec<(String, u32)>,
     /// Whether a handler's traceback is kept with its error.
     pub debug: bool,
     /// Told of every change of a worker's state.

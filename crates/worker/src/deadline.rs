@@ -1,7 +1,6 @@
 //! The one task that sleeps until the next deadline.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::dispatch::Inner;
 
@@ -11,7 +10,7 @@ use crate::dispatch::Inner;
 /// Safe.
 pub(crate) async fn expire_forever(pool: Arc<Inner>) {
     loop {
-        let next = pool.expire(Instant::now());
+        let next = pool.expire();
         let due = async {
             match next {
                 Some(next) => tokio::time::sleep_until(next.into()).await,

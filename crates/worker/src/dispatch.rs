@@ -1,58 +1,72 @@
 //! The machine of `anyserve_sched`, and the links that carry out what it decides.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyserve_core::{Code, Error, Handler};
-use anyserve_sched::{Action, Dispatcher, GroupId, HandlerLimits, Job, Over, Ticket, WorkerId};
+use anyserve_sched::{
+    Action, Cause, Dispatcher, GroupId, HandlerLimits, Job, Over, SchedConfig, Sending, Slots, Ticket, WorkerId,
+};
 use anyserve_shm::SLOTS;
-use anyserve_wire::{Frame, Kind, flags, message, response_of};
+use anyserve_wire::{Frame, Kind, message};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::config::{PoolConfig, WorkerEvent};
-use crate::link::{Link, LinkError};
+use crate::link::{Link, Posted};
 use crate::pending::{Caller, Pending};
 use crate::pool::{FirstStarts, worker_name};
 use crate::routes::Routes;
-use crate::stream::Part;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) config: PoolConfig,
     /// `parking_lot` and never held across an await: every hold is one event of the machine, below a microsecond.
-    dispatch: Mutex<Dispatch>,
+    pub(crate) dispatch: Mutex<Dispatch>,
     pub(crate) routes: ArcSwap<Routes>,
     pub(crate) catalog: ArcSwap<anyserve_core::Catalog>,
+    /// Grows with every change of the catalog.
+    pub(crate) version: watch::Sender<u64>,
+    /// Something is held against some fingerprint, so that requests have to carry theirs.
+    pub(crate) suspicious: AtomicBool,
     pub(crate) earlier_deadline: Notify,
     pub(crate) draining: AtomicBool,
     pub(crate) restarts: AtomicU64,
     next_worker: AtomicU32,
+    /// Hashes what requests of one batch share; its key is this process's own.
+    pub(crate) batch_hash: RandomState,
+    /// What the workers' processes are called in logs and explanations.
+    pub(crate) names: Mutex<HashMap<WorkerId, String>>,
     pub(crate) states: Mutex<Vec<&'static str>>,
     pub(crate) first: watch::Sender<FirstStarts>,
 }
 
 #[derive(Debug)]
-struct Dispatch {
-    machine: Dispatcher<Pending>,
-    links: HashMap<WorkerId, Arc<Link>>,
-    group: GroupId,
+pub(crate) struct Dispatch {
+    pub(crate) machine: Dispatcher<Pending>,
+    links: Links,
+    pub(crate) group: GroupId,
     /// What every worker must announce, from the first one's hello on.
     handlers: Option<Vec<Arc<Handler>>>,
     /// The instant that the deadline task sleeps until.
     armed: Option<Instant>,
     /// Reused by every event, so that a request costs no allocation here.
-    actions: Vec<Action<Pending>>,
+    pub(crate) actions: Vec<Action<Pending>>,
 }
+
+/// The workers that can be given requests.
+#[derive(Debug, Default)]
+pub(crate) struct Links(HashMap<WorkerId, Arc<Link>>);
 
 /// What has to be done once the machine's lock is free.
 #[derive(Default)]
-struct After {
+pub(crate) struct After {
     over: Vec<Over<Pending>>,
-    flush: Option<Arc<Link>>,
+    pub(crate) flush: Option<Arc<Link>>,
     more: Vec<Arc<Link>>,
 }
 
@@ -60,40 +74,40 @@ struct After {
 
 impl Inner {
     pub(crate) fn new(config: PoolConfig, first: watch::Sender<FirstStarts>) -> Self {
-        let mut machine = Dispatcher::new(config.limits.max_queue_bytes);
+        let mut machine = Dispatcher::new(sched_config(&config));
         let group = machine.add_group([]);
         let dispatch =
-            Dispatch { machine, links: HashMap::new(), group, handlers: None, armed: None, actions: Vec::new() };
+            Dispatch { machine, links: Links::default(), group, handlers: None, armed: None, actions: Vec::new() };
         let workers = usize::try_from(config.workers).unwrap_or(usize::MAX);
         Self {
             config,
             dispatch: Mutex::new(dispatch),
             routes: ArcSwap::default(),
             catalog: ArcSwap::default(),
+            version: watch::Sender::new(0),
+            suspicious: AtomicBool::new(false),
             earlier_deadline: Notify::new(),
             draining: AtomicBool::new(false),
             restarts: AtomicU64::new(0),
             next_worker: AtomicU32::new(1),
+            batch_hash: RandomState::new(),
+            names: Mutex::default(),
             states: Mutex::new(vec!["starting"; workers]),
             first,
         }
     }
 
-    /// A number for a new process.
-    pub(crate) fn number_worker(&self) -> WorkerId {
-        WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed))
+    /// A number for a new process of the worker at this place.
+    pub(crate) fn number_worker(&self, index: u32) -> WorkerId {
+        let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
+        self.names.lock().insert(worker, worker_name(index));
+        worker
     }
 
     /// Hands a request to the machine.
-    pub(crate) fn submit(&self, job: Job, pending: Pending) -> Result<Ticket, Error> {
-        let (submitted, after) = self.event(|dispatch, now| {
-            let submitted = dispatch.machine.submit(job, pending, now, &mut dispatch.actions);
-            if job.deadline.is_some_and(|deadline| dispatch.armed.is_none_or(|armed| deadline < armed)) {
-                dispatch.armed = job.deadline;
-                self.earlier_deadline.notify_one();
-            }
-            submitted
-        });
+    pub(crate) fn submit(&self, job: &Job<'_>, pending: Pending) -> Result<Ticket, Error> {
+        let (submitted, after) =
+            self.event(|dispatch, now| dispatch.machine.submit(job, pending, now, &mut dispatch.actions));
         after.finish();
         submitted.map_err(|refusal| {
             refusal.payload.counters.failed(refusal.error.code, refusal.payload.arrived);
@@ -103,17 +117,17 @@ impl Inner {
 
     /// The caller of a request has left.
     pub(crate) fn cancel(&self, ticket: Ticket) {
-        let (pending, after) = self.event(|dispatch, _| dispatch.machine.cancel(ticket, &mut dispatch.actions));
+        let (pending, after) = self.event(|dispatch, now| dispatch.machine.cancel(ticket, now, &mut dispatch.actions));
         after.finish();
         if let Some(pending) = pending {
             pending.counters.failed(Code::Cancelled, pending.arrived);
         }
     }
 
-    /// Ends what is due. Returns the next instant to look again.
-    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
-        let (next, after) = self.event(|dispatch, _| {
-            dispatch.machine.expire(now, &mut dispatch.actions);
+    /// Does what is due. Returns the next instant to look again.
+    pub(crate) fn expire(&self) -> Option<Instant> {
+        let (next, after) = self.event(|dispatch, now| {
+            dispatch.machine.expire(&dispatch.links, now, &mut dispatch.actions);
             dispatch.armed = dispatch.machine.next_deadline();
             dispatch.armed
         });
@@ -128,7 +142,7 @@ impl Inner {
         if let Some(Caller::Many { unread, .. }) = dispatch.machine.payload(ticket).map(|pending| &mut pending.caller) {
             *unread = unread.saturating_sub(bytes);
         }
-        let Some(link) = dispatch.links.get(&worker) else { return };
+        let Some(link) = dispatch.links.0.get(&worker) else { return };
         link.push(&Frame::with_meta(Kind::Credit, ticket.number(), &message::Credit { bytes: bytes as u64 }));
         link.flush_soon();
     }
@@ -152,16 +166,23 @@ impl Inner {
 
     fn limits_of(&self, handler: &Handler) -> HandlerLimits {
         let own = handler.max_queue.and_then(|len| usize::try_from(len).ok());
-        HandlerLimits { concurrency: handler.concurrency, max_queue: own.unwrap_or(self.config.limits.max_queue) }
+        HandlerLimits {
+            concurrency: handler.concurrency,
+            max_queue: own.unwrap_or(self.config.limits.max_queue),
+            max_batch: usize::try_from(handler.max_batch_size.max(1)).unwrap_or(1),
+            max_delay: handler.max_delay,
+            idempotent: handler.idempotent,
+            sequence: handler.sequence,
+        }
     }
 
     /// A worker takes requests from now on.
     pub(crate) fn publish(&self, link: &Arc<Link>, credits: u32) {
-        let most = u32::try_from(SLOTS).unwrap_or(u32::MAX) - anyserve_sched::MAX_PREFETCH;
-        let ((), after) = self.event(|dispatch, _| {
-            dispatch.links.insert(link.worker, Arc::clone(link));
+        let most = slots() - anyserve_sched::MAX_PREFETCH;
+        let ((), after) = self.event(|dispatch, now| {
+            dispatch.links.0.insert(link.worker, Arc::clone(link));
             let (group, credits) = (dispatch.group, credits.min(most));
-            dispatch.machine.worker_ready(group, link.worker, credits, &mut dispatch.actions);
+            dispatch.machine.worker_ready(group, link.worker, credits, now, &mut dispatch.actions);
         });
         after.finish();
         self.publish_catalog();
@@ -177,11 +198,12 @@ impl Inner {
     }
 
     /// A worker's process is dead.
-    pub(crate) fn bury(&self, worker: WorkerId) {
-        let ((), after) = self.event(|dispatch, _| {
-            let Some(link) = dispatch.links.remove(&worker) else { return };
+    pub(crate) fn bury(&self, worker: WorkerId, cause: Cause) {
+        let ((), after) = self.event(|dispatch, now| {
+            self.names.lock().remove(&worker);
+            let Some(link) = dispatch.links.0.remove(&worker) else { return };
             let (group, started) = (dispatch.group, |ticket, slot| link.had_started(ticket, slot));
-            dispatch.machine.worker_gone(group, worker, started, &mut dispatch.actions);
+            dispatch.machine.worker_gone(group, worker, cause, started, now, &mut dispatch.actions);
         });
         after.finish();
         self.publish_catalog();
@@ -190,93 +212,46 @@ impl Inner {
     /// Workers keep dying: nothing waits for them any more.
     pub(crate) fn down_if_empty(&self, why: &str) {
         let error = Error::new(Code::Unavailable, format!("no worker is running: {why}"));
-        let ((), after) = self.event(|dispatch, _| {
+        let ((), after) = self.event(|dispatch, now| {
             let group = dispatch.group;
             if dispatch.machine.load(group).workers == 0 {
-                dispatch.machine.group_down(group, &error, &mut dispatch.actions);
+                dispatch.machine.group_down(group, &error, now, &mut dispatch.actions);
             }
         });
         after.finish();
-    }
-
-    /// Takes a batch of frames from a worker.
-    pub(crate) fn receive(&self, link: &Arc<Link>, frames: &mut Vec<Frame>) -> Result<(), LinkError> {
-        let mut flush = false;
-        for frame in frames.drain(..) {
-            match frame.kind {
-                Kind::Chunk => self.chunk(frame)?,
-                Kind::Pong => link.pong(),
-                Kind::Done | Kind::Failed => flush |= self.finished(link, frame)?,
-                kind => return Err(LinkError::Protocol(format!("a {kind:?} frame after its start"))),
-            }
-        }
-        if flush {
-            link.flush();
-        }
-        Ok(())
-    }
-
-    fn chunk(&self, frame: Frame) -> Result<(), LinkError> {
-        let ticket = Ticket::from_number(frame.id);
-        let cost = crate::stream::cost(&frame);
-        let response = response_of(frame.message()?, frame.body).map_err(protocol)?;
-        let mut dispatch = self.dispatch.lock();
-        // A chunk of a request whose caller has left was on its way when it was withdrawn.
-        let Some(pending) = dispatch.machine.payload(ticket) else { return Ok(()) };
-        let Caller::Many { responses, unread } = &mut pending.caller else {
-            return Err(LinkError::Protocol("a Chunk frame for a request that has one response".into()));
-        };
-        if *unread >= self.config.limits.stream_window {
-            return Err(LinkError::Protocol(format!("{unread} bytes of a stream were sent without credit")));
-        }
-        *unread += cost;
-        let response = Ok(pending.echo.clone().fill(response));
-        drop(responses.send(Part { cost, response }));
-        Ok(())
-    }
-
-    /// Ends a request. True if something has to be flushed to this worker.
-    fn finished(&self, link: &Arc<Link>, frame: Frame) -> Result<bool, LinkError> {
-        let ticket = Ticket::from_number(frame.id);
-        let (outcome, compute, ran) = outcome_of(frame)?;
-        let (finished, mut after) = self.event(|dispatch, _| {
-            let finished =
-                dispatch.machine.finished(link.worker, ticket, ran.then_some(compute), &mut dispatch.actions);
-            finished.inspect(|finished| link.release(finished.slot))
-        });
-        // The reader flushes its own link once for all frames that it has read.
-        let flush = after.flush.take_if(|other| Arc::ptr_eq(other, link)).is_some();
-        after.finish();
-        let finished = finished.map_err(|unknown| protocol(format!("an answer for {:?}", unknown.ticket)))?;
-        if let Some(pending) = finished.payload {
-            pending.end(outcome, compute, self.config.debug);
-        }
-        Ok(flush)
     }
 
     /// Feeds the machine with one event and carries out what it says, as far as that goes under its lock.
-    fn event<R>(&self, event: impl FnOnce(&mut Dispatch, Instant) -> R) -> (R, After) {
+    pub(crate) fn event<R>(&self, event: impl FnOnce(&mut Dispatch, Instant) -> R) -> (R, After) {
         let now = Instant::now();
         let mut dispatch = self.dispatch.lock();
         let result = event(&mut dispatch, now);
         let after = dispatch.perform(now);
+        self.suspicious.store(dispatch.machine.wants_fingerprints(), Ordering::Relaxed);
+        let next = dispatch.machine.next_deadline();
+        if next.is_some_and(|next| dispatch.armed.is_none_or(|armed| next < armed)) {
+            dispatch.armed = next;
+            self.earlier_deadline.notify_one();
+        }
         (result, after)
+    }
+
+    /// Asks the machine without changing it.
+    pub(crate) fn ask<R>(&self, question: impl FnOnce(&Dispatch) -> R) -> R {
+        question(&self.dispatch.lock())
     }
 
     pub(crate) fn publish_catalog(&self) {
         let dispatch = self.dispatch.lock();
         let ready = dispatch.machine.load(dispatch.group).workers > 0;
         let draining = self.draining.load(Ordering::Acquire);
-        self.catalog.store(Arc::new(self.routes.load().catalog(ready, draining)));
+        let version = *self.version.borrow() + 1;
+        self.catalog.store(Arc::new(self.routes.load().catalog(ready, draining, version)));
+        self.version.send_replace(version);
     }
 
     pub(crate) fn live_requests(&self) -> usize {
         self.dispatch.lock().machine.live_requests()
-    }
-
-    pub(crate) fn load(&self) -> anyserve_sched::GroupLoad {
-        let dispatch = self.dispatch.lock();
-        dispatch.machine.load(dispatch.group)
     }
 
     /// Notes a worker's state and tells whoever listens.
@@ -297,34 +272,77 @@ impl Dispatch {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
-                Action::Send { ticket, worker, slot, attempt } => {
-                    self.send(ticket, worker, slot, attempt, now, &mut after);
-                }
+                Action::Send(worker, sending) => self.send(worker, sending, now, &mut after),
+                Action::SendBatch(worker, members) => self.send_batch(worker, &members, now, &mut after),
                 Action::Withdraw { ticket, worker, slot } => {
-                    if let Some(link) = self.links.get(&worker).filter(|link| link.withdraw(ticket, slot)) {
+                    if let Some(link) = self.links.0.get(&worker).filter(|link| link.withdraw(ticket, slot)) {
                         after.flush(link);
                     }
                 }
                 Action::Over(over) => after.over.push(over),
+                Action::Replace(worker) => self.links.0.get(&worker).into_iter().for_each(|link| link.give_up()),
             }
         }
         self.actions = actions;
         after
     }
 
-    fn send(&mut self, ticket: Ticket, worker: WorkerId, slot: u32, attempt: u32, now: Instant, after: &mut After) {
-        let deadline = self.machine.deadline(ticket);
-        let (Some(link), Some(pending)) = (self.links.get(&worker), self.machine.payload(ticket)) else { return };
-        pending.sent = Some(now);
-        link.push_request(ticket, slot, attempt, deadline, &pending.parcel);
+    fn send(&mut self, worker: WorkerId, sending: Sending, now: Instant, after: &mut After) {
+        let deadline = self.machine.deadline(sending.ticket);
+        let Some(link) = self.links.0.get(&worker) else { return };
+        let Some(pending) = self.machine.payload(sending.ticket) else { return };
+        pending.sent(sending.attempt, now);
+        link.push_request(&Posted { sending, deadline, parcel: &pending.parcel });
         after.flush(link);
+    }
+
+    fn send_batch(&mut self, worker: WorkerId, members: &[Sending], now: Instant, after: &mut After) {
+        let Some(link) = self.links.0.get(&worker) else { return };
+        let mut batch = link.batch();
+        for sending in members {
+            let deadline = self.machine.deadline(sending.ticket);
+            let Some(pending) = self.machine.payload(sending.ticket) else { continue };
+            pending.sent(sending.attempt, now);
+            batch.push(&Posted { sending: *sending, deadline, parcel: &pending.parcel });
+        }
+        batch.end();
+        after.flush(link);
+    }
+}
+
+// === impl Links ===
+
+impl Slots for Links {
+    fn has_started(&self, worker: WorkerId, ticket: Ticket, slot: u32) -> bool {
+        self.0.get(&worker).is_some_and(|link| link.had_started(ticket, slot))
+    }
+
+    fn recall(&self, worker: WorkerId, ticket: Ticket, slot: u32) -> bool {
+        self.0.get(&worker).is_some_and(|link| link.recall(ticket, slot))
+    }
+}
+
+/// Requests that one worker can hold.
+fn slots() -> u32 {
+    u32::try_from(SLOTS).unwrap_or(u32::MAX)
+}
+
+fn sched_config(config: &PoolConfig) -> SchedConfig {
+    SchedConfig {
+        max_queued_bytes: config.limits.max_queue_bytes,
+        max_batch_bytes: config.limits.max_message,
+        slots: slots(),
+        overrun_grace: config.overrun_grace,
+        quarantine_ttl: config.quarantine_ttl,
+        sequence_idle: config.sequence_idle,
+        tenant_weights: config.tenant_weights.iter().cloned().collect(),
     }
 }
 
 // === impl After ===
 
 impl After {
-    fn flush(&mut self, link: &Arc<Link>) {
+    pub(crate) fn flush(&mut self, link: &Arc<Link>) {
         match &self.flush {
             None => self.flush = Some(Arc::clone(link)),
             Some(own) if Arc::ptr_eq(own, link) => {}
@@ -333,33 +351,16 @@ impl After {
     }
 
     /// Writes what was queued and answers whom the machine gave up.
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         self.flush.iter().for_each(|link| link.flush_if_idle());
         self.more.iter().for_each(|link| link.flush());
-        self.over.into_iter().for_each(|over| over.payload.fail(over.error));
+        for Over { payload, mut error, attempts, .. } in self.over {
+            if attempts > 1 {
+                error.message = format!("{}; it was sent {attempts} times", error.message);
+            }
+            payload.fail(error);
+        }
     }
-}
-
-/// What a worker says of the end of a request, the time in its handler, and whether the handler ran.
-fn outcome_of(frame: Frame) -> Result<(Outcome, Duration, bool), LinkError> {
-    if frame.kind == Kind::Failed {
-        let failed: message::Failed = frame.message()?;
-        let compute = Duration::from_nanos(failed.compute_ns);
-        return Ok((Outcome::Failed(failed.into()), compute, frame.flags & flags::NOT_STARTED == 0));
-    }
-    let meta: message::Response = frame.message()?;
-    let compute = Duration::from_nanos(meta.compute_ns);
-    let carries = frame.flags & flags::RESPONSE != 0;
-    let response = carries.then(|| response_of(meta, frame.body)).transpose().map_err(protocol)?;
-    Ok((Outcome::Done(response), compute, true))
-}
-
-/// How a request ended at its worker.
-pub(crate) enum Outcome {
-    /// With its response, or as a stream without one more.
-    Done(Option<anyserve_core::Response>),
-    /// With an error.
-    Failed(Error),
 }
 
 /// Every worker of a group serves the same; what a request finds must not depend on who gets it.
@@ -373,8 +374,4 @@ fn same_handlers(known: &[Arc<Handler>], new: &[Handler]) -> Result<(), String> 
         "it announced other handlers than the workers before it ({which}): an app must define the same capabilities, \
          with the same options, each time it is loaded"
     ))
-}
-
-fn protocol(what: impl std::fmt::Display) -> LinkError {
-    LinkError::Protocol(format!("{what}"))
 }

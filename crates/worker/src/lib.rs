@@ -14,6 +14,8 @@
 mod config;
 mod deadline;
 mod dispatch;
+mod explain;
+mod fingerprint;
 mod handshake;
 mod lifecycle;
 mod link;
@@ -22,11 +24,13 @@ mod output;
 mod pending;
 mod pool;
 mod process;
+mod receive;
 mod routes;
 mod service;
 mod statistics;
 mod stream;
 mod supervisor;
+mod wishes;
 
 pub use config::{PoolConfig, WorkerEvent};
 pub use lifecycle::{Action, Event, Lifecycle, UnexpectedEvent};

@@ -5,7 +5,8 @@
 //!              ▼                                          │
 //!          Starting ──Ready──► Ready ──Exited──────► BackingOff ──Drain──► Stopped
 //!              │                 │                        ▲
-//!              │ StartTimeout,   │ Unresponsive, Broken   │
+//!              │ StartTimeout,   │ Unresponsive, Overrun, │
+//!              │                 │ Broken                 │
 //!              │ Broken          ▼                        │
 //!              ├────────────► Replacing ──Exited──────────┤
 //!              └──Exited──────────────────────────────────┘
@@ -27,6 +28,8 @@ pub enum Event {
     Settled,
     /// It did not answer pings.
     Unresponsive,
+    /// One of its handlers did not stop when it was told to.
+    Overrun,
     /// It broke the protocol, or closed its socket.
     Broken,
     /// Its process has ended.
@@ -121,20 +124,18 @@ impl Lifecycle {
         use State as S;
         let (next, action) = match (self.state, event) {
             (S::Starting { failures }, E::Ready) => (S::Ready { failures }, Action::Publish),
-            (S::Starting { failures } | S::Ready { failures }, E::StartTimeout | E::Unresponsive | E::Broken)
-                if fits(self.state, event) =>
-            {
-                (S::Replacing { failures }, Action::Kill)
-            }
+            (
+                S::Starting { failures } | S::Ready { failures },
+                E::StartTimeout | E::Unresponsive | E::Overrun | E::Broken,
+            ) if fits(self.state, event) => (S::Replacing { failures }, Action::Kill),
             (S::Starting { failures } | S::Ready { failures } | S::Replacing { failures }, E::Exited) => {
                 (S::BackingOff { failures: failures + 1 }, Action::Restart(backoff(failures)))
             }
             (S::Ready { .. }, E::Settled) => (S::Ready { failures: 0 }, Action::Nothing),
             (S::BackingOff { failures }, E::BackoffOver) => (S::Starting { failures }, Action::Spawn),
             (S::Ready { .. }, E::Drain) => (S::Draining, Action::Withdraw),
-            (S::Starting { .. } | S::Replacing { .. }, E::Drain) | (S::Draining, E::GraceOver | E::Unresponsive) => {
-                (S::Stopping, Action::Kill)
-            }
+            (S::Starting { .. } | S::Replacing { .. }, E::Drain)
+            | (S::Draining, E::GraceOver | E::Unresponsive | E::Overrun) => (S::Stopping, Action::Kill),
             // A draining worker closes its socket when it is done; its exit follows.
             (S::Draining, E::Broken) => (S::Draining, Action::Nothing),
             (S::BackingOff { .. }, E::Drain) | (S::Draining | S::Stopping, E::Exited) => (S::Stopped, Action::Finish),
@@ -149,13 +150,15 @@ impl Lifecycle {
 fn fits(state: State, event: Event) -> bool {
     match event {
         Event::StartTimeout => matches!(state, State::Starting { .. }),
-        Event::Unresponsive => matches!(state, State::Ready { .. }),
+        Event::Unresponsive | Event::Overrun => matches!(state, State::Ready { .. }),
         _ => true,
     }
 }
 
 fn backoff(failures: u32) -> Duration {
-    FIRST_BACKOFF.saturating_mul(1 << failures.min(16)).min(LONGEST_BACKOFF)
+    // What died once may have been killed from outside: it comes back at once.
+    let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+    FIRST_BACKOFF.saturating_mul(1 << doublings.min(16)).min(LONGEST_BACKOFF)
 }
 
 // === impl State ===
@@ -178,11 +181,12 @@ impl State {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 9] = [
+    const EVENTS: [Event; 10] = [
         Event::Ready,
         Event::StartTimeout,
         Event::Settled,
         Event::Unresponsive,
+        Event::Overrun,
         Event::Broken,
         Event::Exited,
         Event::BackoffOver,
@@ -191,20 +195,20 @@ mod tests {
     ];
 
     /// What every state makes of every event, in the order of `EVENTS`; a dot is a refusal.
-    const TABLE: [(State, [&str; 9]); 7] = [
+    const TABLE: [(State, [&str; 10]); 7] = [
         (
             State::Starting { failures: 1 },
-            ["ready", "replacing", ".", ".", "replacing", "backing-off", ".", "stopping", "."],
+            ["ready", "replacing", ".", ".", ".", "replacing", "backing-off", ".", "stopping", "."],
         ),
         (
             State::Ready { failures: 1 },
-            [".", ".", "ready", "replacing", "replacing", "backing-off", ".", "draining", "."],
+            [".", ".", "ready", "replacing", "replacing", "replacing", "backing-off", ".", "draining", "."],
         ),
-        (State::Replacing { failures: 1 }, [".", ".", ".", ".", ".", "backing-off", ".", "stopping", "."]),
-        (State::BackingOff { failures: 1 }, [".", ".", ".", ".", ".", ".", "starting", "stopped", "."]),
-        (State::Draining, [".", ".", ".", "stopping", "draining", "stopped", ".", ".", "stopping"]),
-        (State::Stopping, [".", ".", ".", ".", ".", "stopped", ".", ".", "."]),
-        (State::Stopped, [".", ".", ".", ".", ".", ".", ".", ".", "."]),
+        (State::Replacing { failures: 1 }, [".", ".", ".", ".", ".", ".", "backing-off", ".", "stopping", "."]),
+        (State::BackingOff { failures: 1 }, [".", ".", ".", ".", ".", ".", ".", "starting", "stopped", "."]),
+        (State::Draining, [".", ".", ".", "stopping", "stopping", "draining", "stopped", ".", ".", "stopping"]),
+        (State::Stopping, [".", ".", ".", ".", ".", ".", "stopped", ".", ".", "."]),
+        (State::Stopped, [".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
     ];
 
     #[test]
@@ -232,10 +236,10 @@ mod tests {
             waits.push(wait.as_millis());
             life.on(Event::BackoffOver).unwrap();
         }
-        assert_eq!(waits[..4], [100, 200, 400, 800]);
+        assert_eq!(waits[..5], [0, 100, 200, 400, 800]);
         assert_eq!(waits[11], 30_000);
         life.on(Event::Ready).unwrap();
         life.on(Event::Settled).unwrap();
-        assert_eq!(life.on(Event::Exited), Ok(Action::Restart(FIRST_BACKOFF)));
+        assert_eq!(life.on(Event::Exited), Ok(Action::Restart(Duration::ZERO)));
     }
 }

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
-use anyserve_sched::{Ticket, WorkerId};
+use anyserve_sched::{Sending, Ticket, WorkerId};
 use anyserve_shm::{Phase, SlotTable};
 use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message};
-use bytes::Buf;
+use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
 use crate::pending::Parcel;
@@ -34,6 +35,18 @@ pub(crate) struct Link {
     unanswered: AtomicU32,
     /// Pongs that came.
     pongs: AtomicU32,
+    /// Whether it has ever run a request to its end.
+    useful: AtomicBool,
+    /// Cancelled when one of its handlers does not stop: its process is to be replaced.
+    overrun: CancellationToken,
+}
+
+/// A request as it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Posted<'a> {
+    pub(crate) sending: Sending,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) parcel: &'a Parcel,
 }
 
 /// Why a link ended.
@@ -52,6 +65,9 @@ pub(crate) enum LinkError {
     /// The worker answers pings no more.
     #[error("the worker did not answer a ping within {0:?}")]
     Unresponsive(Duration),
+    /// A handler did not stop at its request's deadline.
+    #[error("a handler did not stop within its grace after its request's deadline")]
+    Overrun,
     /// The worker sent a frame that makes no sense now.
     #[error("the worker broke the protocol: {0}")]
     Protocol(String),
@@ -69,38 +85,38 @@ impl Link {
             more: Notify::new(),
             unanswered: AtomicU32::new(0),
             pongs: AtomicU32::new(0),
+            useful: AtomicBool::new(false),
+            overrun: CancellationToken::new(),
         })
     }
 
     /// Queues one request. It leaves with the next flush.
-    pub(crate) fn push_request(
-        &self,
-        ticket: Ticket,
-        slot: u32,
-        attempt: u32,
-        deadline: Option<Instant>,
-        parcel: &Parcel,
-    ) {
-        let remaining_us = deadline.map_or(0, remaining_us);
-        let sending = message::Request { handler: parcel.handler, slot, attempt, remaining_us, ..Default::default() };
-        self.slots.offer(place(slot), ticket.number());
+    pub(crate) fn push_request(&self, posted: &Posted<'_>) {
+        let Posted { sending, parcel, .. } = posted;
+        let head = posted.head();
+        self.slots.offer(place(sending.slot), sending.ticket.number());
         let mut outbox = self.outbox.lock();
         // Protobuf messages merge when they are concatenated: what is known only now goes before what was encoded once.
-        let meta_len = sending.encoded_len() + parcel.meta.len();
+        let meta_len = head.encoded_len() + parcel.meta.len();
         let header = Header {
             kind: Kind::Request,
             flags: 0,
-            id: ticket.number(),
+            id: sending.ticket.number(),
             meta_len: u32::try_from(meta_len).expect("checked against the limit when it was encoded"),
             body_len: parcel.body_len() as u64,
         };
         let tail = outbox.tail();
         tail.reserve(HEADER_LEN + meta_len);
         header.encode(tail);
-        sending.encode(tail).expect("room was reserved");
+        head.encode(tail).expect("room was reserved");
         tail.extend_from_slice(&parcel.meta);
         parcel.body.iter().for_each(|bytes| outbox.push(bytes));
         self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Begins a frame with several requests.
+    pub(crate) fn batch(&self) -> BatchFrame<'_> {
+        BatchFrame { link: self, meta: BytesMut::new(), body: Vec::new() }
     }
 
     /// Queues a frame without a body.
@@ -108,9 +124,14 @@ impl Link {
         frame.encode_head(self.outbox.lock().tail());
     }
 
+    /// Takes a request back whose handler has not started.
+    pub(crate) fn recall(&self, ticket: Ticket, slot: u32) -> bool {
+        self.slots.recall(place(slot), ticket.number())
+    }
+
     /// Takes a request back, or tells its handler to stop. True if there is something to flush.
     pub(crate) fn withdraw(&self, ticket: Ticket, slot: u32) -> bool {
-        if self.slots.recall(place(slot), ticket.number()) {
+        if self.recall(ticket, slot) {
             return false;
         }
         self.slots.cancel(place(slot), ticket.number());
@@ -192,6 +213,32 @@ impl Link {
         LinkError::Unresponsive(timeout)
     }
 
+    /// The worker has run a request to its end.
+    pub(crate) fn answered(&self) {
+        if !self.useful.load(Ordering::Relaxed) {
+            self.useful.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has ever run a request to its end: its death says nothing about its start.
+    pub(crate) fn was_useful(&self) -> bool {
+        self.useful.load(Ordering::Relaxed)
+    }
+
+    /// One of its handlers does not stop.
+    pub(crate) fn give_up(&self) {
+        self.overrun.cancel();
+    }
+
+    /// Ends when one of its handlers does not stop.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn overrun(&self) -> LinkError {
+        self.overrun.cancelled().await;
+        LinkError::Overrun
+    }
+
     /// The worker answered a ping.
     pub(crate) fn pong(&self) {
         self.pongs.fetch_add(1, Ordering::Relaxed);
@@ -253,6 +300,57 @@ fn place(slot: u32) -> usize {
 fn remaining_us(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
     u64::try_from(left.as_micros()).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// Several requests on their way into one frame.
+pub(crate) struct BatchFrame<'a> {
+    link: &'a Link,
+    meta: BytesMut,
+    body: Vec<Bytes>,
+}
+
+// === impl BatchFrame ===
+
+impl BatchFrame<'_> {
+    pub(crate) fn push(&mut self, posted: &Posted<'_>) {
+        let Posted { sending, parcel, .. } = posted;
+        self.link.slots.offer(place(sending.slot), sending.ticket.number());
+        anyserve_wire::encode_member(
+            &mut self.meta,
+            sending.ticket.number(),
+            parcel.body_len() as u64,
+            &posted.head(),
+            &parcel.meta,
+        );
+        self.body.extend(parcel.body.iter().cloned());
+        self.link.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Queues the frame. It leaves with the next flush.
+    pub(crate) fn end(self) {
+        let header = Header {
+            kind: Kind::Batch,
+            flags: 0,
+            id: 0,
+            meta_len: u32::try_from(self.meta.len()).expect("members are few, and each is small"),
+            body_len: self.body.iter().map(|bytes| bytes.len() as u64).sum(),
+        };
+        let mut outbox = self.link.outbox.lock();
+        header.encode(outbox.tail());
+        outbox.tail().extend_from_slice(&self.meta);
+        self.body.iter().for_each(|bytes| outbox.push(bytes));
+    }
+}
+
+// === impl Posted ===
+
+impl Posted<'_> {
+    /// What is known of the request only now.
+    fn head(&self) -> message::Request {
+        let Sending { slot, attempt, .. } = self.sending;
+        let remaining_us = self.deadline.map_or(0, remaining_us);
+        message::Request { handler: self.parcel.handler, slot, attempt, remaining_us, ..Default::default() }
+    }
 }
 
 // === impl Parcel ===

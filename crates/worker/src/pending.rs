@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Error, Request, Response};
+use anyserve_core::{Error, Fingerprint, Parameter, Request, Response};
+use anyserve_sched::Payload;
 use anyserve_wire::request_to_frame;
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::dispatch::Outcome;
+use crate::receive::Outcome;
 use crate::statistics::Counters;
 use crate::stream::Part;
 
@@ -41,7 +42,14 @@ pub(crate) struct Pending {
     pub(crate) counters: Arc<Counters>,
     pub(crate) arrived: Instant,
     pub(crate) sent: Option<Instant>,
+    /// How often it was sent to a worker.
+    attempts: u32,
+    /// Its caller has been given a part of the answer.
+    emitted: bool,
 }
+
+/// Parameter of a response: how often the request was sent to a worker.
+const ATTEMPTS: &str = "anyserve_attempts";
 
 /// What every response repeats of its request.
 #[derive(Clone, Debug)]
@@ -79,7 +87,11 @@ impl Echo {
         Self { id, model, version: version.to_owned() }
     }
 
-    pub(crate) fn fill(self, response: Response) -> Response {
+    /// The response as the caller gets it; the first one of a request tells how often that was sent.
+    pub(crate) fn fill(self, mut response: Response, attempts: Option<u32>) -> Response {
+        if let Some(attempts) = attempts {
+            response.parameters.push((ATTEMPTS.to_owned(), Parameter::Int(attempts.into())));
+        }
         Response { id: self.id, model: self.model, version: self.version, ..response }
     }
 }
@@ -87,8 +99,23 @@ impl Echo {
 // === impl Pending ===
 
 impl Pending {
+    pub(crate) fn new(parcel: Parcel, caller: Caller, echo: Echo, counters: Arc<Counters>, arrived: Instant) -> Self {
+        Self { parcel, caller, echo, counters, arrived, sent: None, attempts: 0, emitted: false }
+    }
+
+    /// It goes to a worker.
+    pub(crate) fn sent(&mut self, attempt: u32, now: Instant) {
+        (self.attempts, self.sent) = (attempt, Some(now));
+    }
+
+    /// Its caller is given a part of the answer. Returns the attempts if it is the first part.
+    pub(crate) fn emit(&mut self) -> Option<u32> {
+        let first = !std::mem::replace(&mut self.emitted, true);
+        first.then_some(self.attempts)
+    }
+
     /// Gives the caller what its worker said, and counts it. A traceback is passed on in debug only.
-    pub(crate) fn end(self, outcome: Outcome, compute: Duration, debug: bool) {
+    pub(crate) fn end(mut self, outcome: Outcome, compute: Duration, debug: bool) {
         let response = match (outcome, &self.caller) {
             (Outcome::Failed(error), _) if debug => return self.fail(error),
             (Outcome::Failed(error), _) => return self.fail(Error { traceback: None, ..error }),
@@ -98,7 +125,8 @@ impl Pending {
             (Outcome::Done(response), _) => response,
         };
         self.counters.succeeded(self.arrived, self.sent, compute);
-        let response = response.map(|response| self.echo.fill(response));
+        let attempts = self.emit();
+        let response = response.map(|response| self.echo.fill(response, attempts));
         match (self.caller, response) {
             (Caller::One(caller), Some(response)) => drop(caller.send(Ok(response))),
             (Caller::Many { responses, .. }, Some(response)) => {
@@ -116,5 +144,15 @@ impl Pending {
             Caller::One(caller) => drop(caller.send(Err(error))),
             Caller::Many { responses, .. } => drop(responses.send(Part { cost: 0, response: Err(error) })),
         }
+    }
+}
+
+impl Payload for Pending {
+    fn fingerprint(&self) -> Fingerprint {
+        crate::fingerprint::of(&self.parcel)
+    }
+
+    fn has_emitted(&self) -> bool {
+        self.emitted
     }
 }

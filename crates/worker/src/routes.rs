@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyserve_core::{Catalog, CatalogEntry, Code, Error, Handler, Query, matches_of};
+use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Query, matches_of};
 use anyserve_sched::GroupId;
 
 use crate::statistics::Counters;
@@ -85,14 +85,24 @@ impl Routes {
         self.routes.get(index)
     }
 
+    /// Every route, in the order of the catalog.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().map(Arc::as_ref)
+    }
+
+    /// What the routes serve, in the order of the catalog.
+    pub(crate) fn capabilities(&self) -> impl Iterator<Item = &Capability> + Clone {
+        self.routes.iter().map(|route| &route.handler.capability)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
 
     /// The catalog that these routes make.
-    pub(crate) fn catalog(&self, ready: bool, draining: bool) -> Catalog {
+    pub(crate) fn catalog(&self, ready: bool, draining: bool, version: u64) -> Catalog {
         let entry = |route: &Arc<Route>| CatalogEntry { handler: Arc::clone(&route.handler), ready };
-        Catalog { entries: self.routes.iter().map(entry).collect(), draining }
+        Catalog { entries: self.routes.iter().map(entry).collect(), draining, version }
     }
 }
 

@@ -5,19 +5,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyserve_core::{
-    Catalog, Code, Directory, Error, Expects, Handler, Reply, Request, Snapshot, Statistics, WorkerCount, check_request,
+    Catalog, Changed, Code, Directory, Error, Expects, Explanation, Fingerprint, Handler, Quarantined, Reply, Request,
+    Snapshot, Statistics, WorkerCount, batch_key, check_request,
 };
 use anyserve_sched::{Job, Ticket};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Inner;
+use crate::fingerprint;
 use crate::pending::{Caller, Echo, Parcel, Pending};
 use crate::pool::{Pool, group_name};
-use crate::routes::Route;
+use crate::routes::{Route, Routes};
 use crate::stream::ResponseStream;
+use crate::wishes::Wishes;
+
+/// Bytes beside its tensors up to which a request may share a batch: a batch of the largest size has to fit one frame.
+const MAX_BATCHED_META: usize = 48 << 10;
+
+/// Whether a handler is chosen for a request, or only for the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Equals take turns.
+    Take,
+    /// Nothing changes.
+    Look,
+}
 
 // === impl Pool ===
 
@@ -31,7 +46,7 @@ impl Pool {
     /// Dropping the future, or the stream of the reply, cancels the request.
     pub async fn infer(&self, request: Request) -> Result<Reply, Error> {
         let arrived = Instant::now();
-        let route = self.inner.admit(&request)?;
+        let route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
         route.counters.arrived();
         if let Err(error) = check(&request, &route.handler) {
             route.counters.failed(error.code, arrived);
@@ -104,26 +119,34 @@ impl Drop for Waiting<'_> {
 // === impl Inner ===
 
 impl Inner {
-    fn admit(&self, request: &Request) -> Result<Arc<Route>, Error> {
-        if self.draining.load(Ordering::Acquire) {
+    /// The handler that a request goes to: of those that match best, the one with the shortest wait.
+    pub(crate) fn admit(&self, request: &Request, routes: &Routes, choice: Choice) -> Result<Arc<Route>, Error> {
+        if self.is_draining() {
             return Err(Error::new(Code::Draining, "this replica is leaving and takes no more requests"));
         }
-        let routes = self.routes.load();
         if routes.is_empty() {
-            return Err(Error::new(Code::Starting, "no worker is ready yet"));
+            return Err(Error::new(Code::Starting, "no worker is ready yet").with_retry_after(Duration::from_secs(1)));
         }
+        let _ = choice;
         routes.find(&request.query, &request.version)
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     fn enter(&self, mut request: Request, route: &Route, caller: Caller, arrived: Instant) -> Result<Ticket, Error> {
-        let own = route.handler.timeout.map(|timeout| arrived + timeout);
-        let deadline = request.deadline.into_iter().chain(own).min();
-        let job = Job { group: route.group, handler: route.index, deadline, bytes: request.body_len() };
+        let wishes = Wishes::of(&request, &route.handler, arrived)?;
+        let bytes = request.body_len();
+        let batch = batch_key(&request, &route.handler, &self.batch_hash);
         let place = u32::try_from(route.index).expect("a handler table is far shorter");
         let parcel = Parcel::try_new(&mut request, place, self.config.limits.max_meta)?;
+        let batch = batch.filter(|_| parcel.meta.len() <= MAX_BATCHED_META);
+        let fingerprint = self.suspicious.load(Ordering::Relaxed).then(|| fingerprint::of(&parcel));
         let echo = Echo::of(&mut request, &route.version);
-        let counters = Arc::clone(&route.counters);
-        self.submit(job, Pending { parcel, caller, echo, counters, arrived, sent: None })
+        let job = Job { bytes, batch, fingerprint, ..wishes.job(route.group, route.index) };
+        let pending = Pending::new(parcel, caller, echo, Arc::clone(&route.counters), arrived);
+        self.submit(&job, pending)
     }
 }
 
@@ -137,7 +160,10 @@ impl Directory for Pool {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let load = self.inner.load();
+        let (load, retries, quarantined) = self.inner.ask(|dispatch| {
+            let machine = &dispatch.machine;
+            (machine.load(dispatch.group), machine.retries(), machine.quarantined(Instant::now()).len() as u64)
+        });
         let count = |count: usize| vec![(group_name(), count as u64)];
         let mut workers: Vec<WorkerCount> = Vec::new();
         for state in self.inner.states.lock().iter().copied() {
@@ -147,6 +173,39 @@ impl Directory for Pool {
             }
         }
         let restarts = vec![(group_name(), self.inner.restarts.load(Ordering::Relaxed))];
-        Snapshot { queued: count(load.queued), in_flight: count(load.in_flight), workers, restarts }
+        Snapshot {
+            queued: count(load.queued),
+            in_flight: count(load.in_flight),
+            workers,
+            restarts,
+            capabilities: self.inner.capability_loads(),
+            retries: retries.sent,
+            retries_refused: retries.refused,
+            quarantined,
+        }
+    }
+
+    fn changed(&self, known: u64) -> Changed {
+        let mut version = self.inner.version.subscribe();
+        Box::pin(async move {
+            // The sender lives as long as the pool; without it nothing will change any more.
+            if version.wait_for(|version| *version != known).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn explain(&self, request: &Request) -> Explanation {
+        self.inner.explain(request)
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        self.inner.quarantined()
+    }
+
+    fn release(&self, fingerprint: Option<Fingerprint>) -> usize {
+        let (released, after) = self.inner.event(|dispatch, now| dispatch.machine.release(fingerprint, now));
+        after.finish();
+        released
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyserve_sched::WorkerId;
+use anyserve_sched::{Cause, WorkerId};
 use anyserve_wire::{Frame, Kind};
 use tokio::net::UnixListener;
 use tokio::process::Command;
@@ -59,6 +59,8 @@ struct Run {
     /// When the start times out, then when the worker is settled.
     timer: Option<(Instant, Event)>,
     last_word: String,
+    /// The worker closed its socket, as one does that dies.
+    closed: bool,
 }
 
 /// What a run waits for.
@@ -119,7 +121,7 @@ impl Supervisor {
     }
 
     async fn start(&mut self) -> io::Result<Run> {
-        let worker = self.pool.number_worker();
+        let worker = self.pool.number_worker(self.index);
         let socket = self.directory.join(format!("{}.sock", worker.0));
         let slots = self.directory.join(format!("{}.slots", worker.0));
         let token = random_token()?;
@@ -142,6 +144,7 @@ impl Supervisor {
             output,
             timer: Some((Instant::now() + self.pool.config.start_timeout, Event::StartTimeout)),
             last_word: String::new(),
+            closed: false,
         })
     }
 
@@ -177,8 +180,15 @@ impl Supervisor {
                 },
                 Happened::LinkEnded(error) => {
                     run.last_word = with_causes(&error);
-                    let silent = matches!(error, LinkError::Unresponsive(_));
-                    if silent { Event::Unresponsive } else { Event::Broken }
+                    match error {
+                        LinkError::Unresponsive(_) => Event::Unresponsive,
+                        LinkError::Overrun => Event::Overrun,
+                        LinkError::Closed | LinkError::Io(_) => {
+                            run.closed = true;
+                            Event::Broken
+                        }
+                        _ => Event::Broken,
+                    }
                 }
                 Happened::TimerOver(event) => event,
                 Happened::Drain => Event::Drain,
@@ -190,6 +200,7 @@ impl Supervisor {
 
     fn act(&mut self, run: &mut Run, event: Event) {
         run.timer = None;
+        self.settle(run);
         let before = self.life.name();
         let action = self.on(event);
         if event == Event::StartTimeout {
@@ -208,6 +219,13 @@ impl Supervisor {
                 self.has_been_ready = true;
             }
             Action::Nothing | Action::Restart(_) | Action::Spawn | Action::Finish => {}
+        }
+    }
+
+    /// A worker that has run a request to its end has started well, whatever becomes of it.
+    fn settle(&mut self, run: &Run) {
+        if self.life.failures() > 0 && run.link.as_ref().is_some_and(|link| link.was_useful()) {
+            self.on(Event::Settled);
         }
     }
 
@@ -261,13 +279,16 @@ impl Supervisor {
         run.io.spawn(async move { own.write().await });
         let (own, timeout) = (Arc::clone(&link), self.pool.config.ping_timeout);
         run.io.spawn(async move { own.ping(timeout).await });
+        let own = Arc::clone(&link);
+        run.io.spawn(async move { own.overrun().await });
         self.pool.publish(&link, concurrency);
         run.link = Some(link);
         Event::Ready
     }
 
     async fn exited(&mut self, mut run: Run, status: io::Result<ExitStatus>) -> Option<Duration> {
-        self.pool.bury(run.worker);
+        self.settle(&run);
+        self.pool.bury(run.worker, self.cause(&run));
         // What it had printed is in the pipes still.
         let rest = async { while run.output.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
@@ -287,6 +308,12 @@ impl Supervisor {
             });
         }
         self.after_exit(&why)
+    }
+
+    /// Whether the worker died by itself, or was ended by us.
+    fn cause(&self, run: &Run) -> Cause {
+        let ended = matches!(self.life.name(), "replacing" | "draining" | "stopping");
+        if ended && !run.closed { Cause::Replaced } else { Cause::Died }
     }
 
     fn after_exit(&mut self, why: &str) -> Option<Duration> {

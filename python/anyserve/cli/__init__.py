@@ -1,8 +1,8 @@
 """The command `anyserve`.
 
 This module decides which command is meant and turns every mistake of the user's into one message and exit code 2.
-`commands` has the options, `progress` shows a start, `values` reads and shows tensors. They are imported when they are
-needed: `anyserve bench` and the workers pay for none of them.
+`commands` has the options, `progress` shows a start, `values` reads and shows tensors, `ask` questions a replica for
+`explain` and `quarantine`. They are imported when they are needed: `anyserve bench` and the workers pay for none.
 """
 
 import sys
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "call", "bench")
+COMMANDS = ("serve", "call", "explain", "quarantine", "bench")
 ROOT_OPTIONS = ("--help", "--version")
 
 USAGE_ERROR = 2

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +110,27 @@ PingTimeout = Annotated[
     float | None,
     _option("--ping-timeout-s", "Seconds of silence after which a worker is replaced.  [default: 10]", min=0),
 ]
+OverrunGrace = Annotated[
+    float | None,
+    _option(
+        "--overrun-grace-s", "Seconds beyond its deadline until a handler's worker is replaced.  [default: 5]", min=0
+    ),
+]
+QuarantineTtl = Annotated[
+    float | None,
+    _option("--quarantine-ttl-s", "Seconds that what killed two workers is refused.  [default: 600]", min=0),
+]
+SequenceIdle = Annotated[
+    float | None,
+    _option("--sequence-idle-s", "Seconds without a request that end a sequence.  [default: 60]", min=0),
+]
+TenantWeight = Annotated[
+    list[str] | None,
+    _option("--tenant-weight", "A tenant's share, may be repeated.  [default: 1 each]", metavar="NAME=WEIGHT"),
+]
+AdminToken = Annotated[
+    str | None, _option("--admin-token", "Who calls /admin must know it; without one, only this machine may call it.")
+]
 Threads = Annotated[
     int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
 ]
@@ -139,6 +160,11 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     max_queue: MaxQueue = None,
     start_timeout_s: StartTimeout = None,
     ping_timeout_s: PingTimeout = None,
+    overrun_grace_s: OverrunGrace = None,
+    quarantine_ttl_s: QuarantineTtl = None,
+    sequence_idle_s: SequenceIdle = None,
+    tenant_weight: TenantWeight = None,
+    admin_token: AdminToken = None,
     threads: Threads = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -152,7 +178,8 @@ def run_replica(given: Mapping[str, Any]) -> int:
     """Run a replica until it is stopped, showing what happens.
 
     Args:
-        given: the options by name; ``None`` for one that was not given, which the file and the defaults then decide.
+        given: the options by name; ``None`` or nothing in a list for one that was not given, which the file and the
+            defaults then decide.
 
     Returns:
         The exit code.
@@ -160,13 +187,19 @@ def run_replica(given: Mapping[str, Any]) -> int:
     from anyserve import _core
     from anyserve.cli.progress import progress
 
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    options = {name: _plain(value) for name, value in given.items()}
     try:
         with _signals_left_to_the_runtime(), progress() as show:
-            return _core.serve({name: value for name, value in options.items() if value is not None}, show)
+            return _core.serve({name: value for name, value in options.items() if value not in (None, [])}, show)
     except StartError as error:
         print(f"anyserve: {error}", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 @contextmanager
@@ -179,6 +212,9 @@ def _signals_left_to_the_runtime() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+Endpoint = Annotated[str, typer.Option(envvar="ANYSERVE_ENDPOINT", help="Where the replica listens.")]
+
+
 @cli.command(cls=Once)
 def call(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name, or a selector such as type=echo,lang=en.")],
@@ -187,9 +223,7 @@ def call(
         typer.Argument(metavar="NAME[:DATATYPE]=VALUE", help="Inputs: text, JSON, or @file.", show_default=False),
     ] = None,
     *,
-    endpoint: Annotated[str, typer.Option(envvar="ANYSERVE_ENDPOINT", help="Where the replica listens.")] = (
-        "127.0.0.1:8000"
-    ),
+    endpoint: Endpoint = "127.0.0.1:8000",
     timeout_s: Annotated[float | None, typer.Option(help="Seconds to wait for the answer.", min=0)] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Take any number of answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per answer.")] = False,
@@ -209,6 +243,76 @@ def call(
             print(shown(answer, as_json=as_json), flush=True)
     except AnyServeError as error:
         print(f"anyserve: {error.code}: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+@cli.command(cls=Once)
+def explain(
+    conditions: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Conditions, selectors or a model name.", show_default=False),
+    ] = None,
+    *,
+    name: Annotated[str | None, typer.Option(help="Model name.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Priority, 1 first to 8 last.", min=0, max=8)] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose request it is.")] = None,
+    endpoint: Endpoint = "127.0.0.1:8000",
+    as_json: Annotated[bool, typer.Option("--json", help="The replica's answer as it is.")] = False,
+) -> int:
+    """Say what would become of a request now, and why: anyserve explain type=chat model=tiny."""
+    import json
+
+    from anyserve.cli.explain import explanation, shown
+
+    def answer() -> str:
+        found = explanation(endpoint, conditions or [], name=name, priority=priority, tenant=tenant)
+        return json.dumps(found, ensure_ascii=False) if as_json else shown(found)
+
+    return _print(answer)
+
+
+quarantine = typer.Typer(help="What is refused because it killed workers.", add_completion=False, rich_markup_mode=None)
+cli.add_typer(quarantine, name="quarantine")
+
+Token = Annotated[
+    str | None, typer.Option(envvar="ANYSERVE_ADMIN_TOKEN", help="The replica's --admin-token.", show_default=False)
+]
+
+
+@quarantine.command("list", cls=Once)
+def list_quarantined(*, endpoint: Endpoint = "127.0.0.1:8000", token: Token = None) -> int:
+    """List the fingerprints that are refused now."""
+    from anyserve.cli.quarantine import listed
+
+    return _print(lambda: listed(endpoint, token))
+
+
+@quarantine.command(cls=Once)
+def release(
+    fingerprint: Annotated[str | None, typer.Argument(help="As `list` shows it.", show_default=False)] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every one that is there.")] = False,
+    endpoint: Endpoint = "127.0.0.1:8000",
+    token: Token = None,
+) -> int:
+    """Let requests with a fingerprint be served again."""
+    from anyserve.cli.quarantine import released
+
+    if (fingerprint is None) != every:
+        raise Refused("write one fingerprint of `anyserve quarantine list`, or --all, and not both")
+    return _print(lambda: released(endpoint, fingerprint, token))
+
+
+def _print(answer: Callable[[], str]) -> int:
+    from anyserve.cli.ask import BadQuestionError, NoAnswerError
+
+    try:
+        print(answer(), flush=True)
+    except BadQuestionError as error:
+        raise Refused(str(error)) from None
+    except NoAnswerError as error:
+        print(f"anyserve: {error}", file=sys.stderr)
         return FAILED
     return 0
 

@@ -48,6 +48,14 @@ def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:
     return HandlerError.code, message, shown, None
 
 
+def note_halves(error: BaseException, function: str, requests: int) -> None:
+    """Log that a batch raised, because its handler is called again: not what its author may expect."""
+    logging.getLogger("anyserve.handler").warning(
+        "%r raised %s for %d requests; each half of them is run again, to find the one that makes it raise",
+        function, type(error).__name__, requests,
+    )  # fmt: skip
+
+
 def _is_cancelled(error: BaseException) -> bool:
     # A worker without async handlers has no need of asyncio, and does not load it for this.
     asyncio = sys.modules.get("asyncio")

@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
-from anyserve._core import Stream, _Bridge, _Exchange
+from anyserve._core import Stream, _BatchExchange, _Bridge, _Exchange
 
-__all__ = ["answer", "asend", "serve", "stream"]
+__all__ = ["answer", "answer_batch", "asend", "serve", "stream"]
 
 
 def serve(bridge: _Bridge) -> None:
@@ -42,6 +42,17 @@ async def answer(exchange: _Exchange, call: Callable[..., Awaitable[object]], ar
         exchange.fail(error)
     else:
         exchange.finish(value)
+
+
+async def answer_batch(exchange: _BatchExchange, call: Callable[..., Awaitable[object]]) -> None:
+    """Await a handler that takes a list, again with halves of the list when it raises, until all are answered."""
+    while (arguments := exchange.next()) is not None:
+        try:
+            answers = await call(*arguments)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller gets it and the worker goes on.
+            exchange.fail(error)
+        else:
+            exchange.finish(answers)
 
 
 async def stream(

@@ -12,15 +12,17 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
 
+use super::batch::Batch;
 use super::call::{Call, Started, start};
 use super::context::check_room;
-use super::inbox::Incoming;
+use super::exchange::{BatchExchange, Exchange};
+use super::inbox::{Incoming, Work};
 use super::lane::Lane;
 use super::router::{Event, Router};
 use super::session::Session;
 use super::table::Kind;
+use super::task::{Crowd, Task};
 use crate::kserve::ModelInferRequest;
 
 /// The event loop's face of the session; `anyserve.worker.loop` knows nothing else.
@@ -28,7 +30,7 @@ use crate::kserve::ModelInferRequest;
 pub(crate) struct Bridge {
     session: Arc<Session>,
     event_loop: PyOnceLock<EventLoop>,
-    tasks: Mutex<HashMap<u64, Py<PyAny>>>,
+    tasks: Mutex<HashMap<u64, Task>>,
     /// Futures of streams that wait for credit.
     rooms: Mutex<HashMap<u64, Py<PyAny>>>,
     /// One for each handler, to keep its `concurrency`.
@@ -44,17 +46,8 @@ struct EventLoop {
     /// Done when there is nothing left to do.
     over: Py<PyAny>,
     answer: Py<PyAny>,
+    answer_batch: Py<PyAny>,
     stream: Py<PyAny>,
-}
-
-/// One request on the event loop.
-#[pyclass(frozen, module = "anyserve._core", name = "_Exchange")]
-pub(crate) struct Exchange {
-    call: Arc<Call>,
-    request: Py<ModelInferRequest>,
-    bridge: Py<Bridge>,
-    row: usize,
-    left: AtomicBool,
 }
 
 // === impl Bridge ===
@@ -82,24 +75,26 @@ impl Bridge {
         self.event_loop.get(py).ok_or_else(|| PyRuntimeError::new_err("the event loop does not run yet"))
     }
 
-    /// Starts the handler, or lets the request wait until one of its handler's has ended.
-    fn admit(slf: &Bound<'_, Self>, incoming: Box<Incoming>) {
+    /// Starts the handler, or lets the work wait until a call of its handler has ended.
+    fn admit(slf: &Bound<'_, Self>, work: Work) {
         let own = slf.get();
-        let (row, limit) = (incoming.row, own.session.rows[incoming.row].handler.concurrency);
-        let admitted = own.lanes.lock()[row].admit(incoming, limit);
+        let (row, limit) = (work.row(), own.session.rows[work.row()].handler.concurrency);
+        let admitted = own.lanes.lock()[row].admit(work, limit);
         Self::occupy(slf, row, admitted);
     }
 
-    /// One request of this handler has ended; the next one starts.
-    fn leave(slf: &Bound<'_, Self>, row: usize) {
+    /// A call of this handler has ended; the next one starts.
+    pub(super) fn leave(slf: &Bound<'_, Self>, row: usize) -> PyResult<()> {
+        slf.get().plan_flush(slf.py())?;
         let next = slf.get().lanes.lock()[row].leave();
         Self::occupy(slf, row, next);
+        Ok(())
     }
 
-    /// Starts a request in a place of its handler's, and the next one if it does not keep the place.
-    fn occupy(slf: &Bound<'_, Self>, row: usize, mut next: Option<Box<Incoming>>) {
-        while let Some(incoming) = next {
-            match Self::launch(slf, *incoming) {
+    /// Starts work in a place of its handler's, and the next one if it does not keep the place.
+    fn occupy(slf: &Bound<'_, Self>, row: usize, mut next: Option<Work>) {
+        while let Some(work) = next {
+            match Self::launch(slf, work) {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => error.write_unraisable(slf.py(), Some(slf)),
@@ -108,42 +103,67 @@ impl Bridge {
         }
     }
 
-    /// True if there is an exchange now, which leaves by itself; false if the request was taken back.
-    fn launch(slf: &Bound<'_, Self>, incoming: Incoming) -> PyResult<bool> {
-        let (py, own, row) = (slf.py(), slf.get(), incoming.row);
-        let Some(started) = start(py, &own.session, incoming) else {
-            own.plan_flush(py)?;
-            return Ok(false);
+    /// True if there is an exchange now, which leaves by itself; false if everything was taken back.
+    fn launch(slf: &Bound<'_, Self>, work: Work) -> PyResult<bool> {
+        let launched = match work {
+            Work::One(incoming) => Self::launch_one(slf, *incoming)?,
+            Work::Batch(members) => Self::launch_batch(slf, members)?,
         };
+        if !launched {
+            slf.get().plan_flush(slf.py())?;
+        }
+        Ok(launched)
+    }
+
+    fn launch_one(slf: &Bound<'_, Self>, incoming: Incoming) -> PyResult<bool> {
+        let (py, own, row) = (slf.py(), slf.get(), incoming.row);
+        let Some(started) = start(py, &own.session, incoming) else { return Ok(false) };
         let Started { call, request, arguments } = started?;
         let (id, kind, handler) = (call.id, call.row().kind, call.row().call.clone_ref(py));
-        let (request, bridge, left) = (request.unbind(), slf.clone().unbind(), AtomicBool::new(false));
-        let exchange = Bound::new(py, Exchange { call, request, bridge, row, left })?;
-        if let Err(error) = own.spawn(id, kind, (exchange, handler, arguments)) {
-            error.write_unraisable(py, Some(slf));
+        let event_loop = own.event_loop(py)?;
+        let exchange = Bound::new(py, Exchange::new(call, request.unbind(), slf.clone().unbind(), row))?;
+        let wrapper = if kind == Kind::AsyncGenerator { &event_loop.stream } else { &event_loop.answer };
+        match own.spawn(wrapper.bind(py).call1((exchange, handler, arguments))) {
+            Ok(task) => own.keep(id, Task::of_one(task)),
+            Err(error) => error.write_unraisable(py, Some(slf)),
         }
         Ok(true)
     }
 
-    fn spawn<'py>(
-        &self,
-        id: u64,
-        kind: Kind,
-        arguments: (Bound<'py, Exchange>, Py<PyAny>, Bound<'py, PyTuple>),
-    ) -> PyResult<()> {
-        let py = arguments.0.py();
-        let event_loop = self.event_loop(py)?;
-        let wrapper = if kind == Kind::AsyncGenerator { &event_loop.stream } else { &event_loop.answer };
-        let coroutine = wrapper.bind(py).call1(arguments)?;
-        let task = event_loop.create_task.bind(py).call1((coroutine,))?.unbind();
+    fn launch_batch(slf: &Bound<'_, Self>, members: Vec<Incoming>) -> PyResult<bool> {
+        let (py, own) = (slf.py(), slf.get());
+        let Some(batch) = Batch::claim(py, &own.session, members) else { return Ok(false) };
+        let (handler, crowd) = (batch.row().call.clone_ref(py), Arc::new(Crowd::of(&batch)));
+        let wrapper = own.event_loop(py)?.answer_batch.bind(py);
+        let exchange = Bound::new(py, BatchExchange::new(batch, Arc::clone(&crowd), slf.clone().unbind()))?;
+        match own.spawn(wrapper.call1((exchange, handler))) {
+            Ok(task) => crowd.ids().for_each(|id| own.keep(id, Task::of_batch(task.clone_ref(py), &crowd))),
+            Err(error) => error.write_unraisable(py, Some(slf)),
+        }
+        Ok(true)
+    }
+
+    fn spawn(&self, coroutine: PyResult<Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let coroutine = coroutine?;
+        let create_task = self.event_loop(coroutine.py())?.create_task.bind(coroutine.py());
+        Ok(create_task.call1((coroutine,))?.unbind())
+    }
+
+    fn keep(&self, id: u64, task: Task) {
         let earlier = self.tasks.lock().insert(id, task);
         // Only now: what is dropped with it may want the lock.
         drop(earlier);
-        Ok(())
+    }
+
+    /// Nothing is to be cancelled or woken for this request any more.
+    pub(super) fn forget(&self, id: u64) {
+        let task = self.tasks.lock().remove(&id);
+        let room = self.rooms.lock().remove(&id);
+        drop((task, room));
     }
 
     fn cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
-        let task = self.tasks.lock().get(&id).map(|task| task.clone_ref(py));
+        let task = self.tasks.lock().get(&id).and_then(|task| task.to_cancel(py));
         if let Some(task) = task {
             // Not at once: a task that is cancelled before its first step never enters its handler, nor the code that
             // answers. Its first step is in the loop's queue already, so this comes after it.
@@ -168,7 +188,7 @@ impl Bridge {
     }
 
     /// Sends a response of a stream, or gives the future to wait for.
-    fn offer<'py>(
+    pub(super) fn offer<'py>(
         &self,
         call: &Call,
         response: &Bound<'py, PyAny>,
@@ -221,6 +241,7 @@ impl Bridge {
             flush: slf.getattr("flush")?.unbind(),
             over: over.unbind(),
             answer: wrappers.getattr("answer")?.unbind(),
+            answer_batch: wrappers.getattr("answer_batch")?.unbind(),
             stream: wrappers.getattr("stream")?.unbind(),
         };
         let fresh = slf.get().event_loop.set(py, attached).is_ok();
@@ -238,8 +259,8 @@ impl Bridge {
         let Some(router) = own.session.router() else { return Ok(()) };
         for event in router.take() {
             let handled = match event {
-                Event::Request(incoming) => {
-                    Self::admit(slf, incoming);
+                Event::Work(work) => {
+                    Self::admit(slf, work);
                     Ok(())
                 }
                 Event::Cancel(id) => own.cancel(py, id),
@@ -262,58 +283,5 @@ impl Bridge {
     /// Finishes what is in flight, then lets the loop end.
     fn terminate(&self) {
         self.session.drain();
-    }
-}
-
-// === impl Exchange ===
-
-impl Exchange {
-    fn leave(&self, py: Python<'_>) -> PyResult<()> {
-        if self.left.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let bridge = self.bridge.bind(py);
-        let task = bridge.get().tasks.lock().remove(&self.call.id);
-        let room = bridge.get().rooms.lock().remove(&self.call.id);
-        drop((task, room));
-        bridge.get().plan_flush(py)?;
-        Bridge::leave(bridge, self.row);
-        Ok(())
-    }
-}
-
-#[pymethods]
-impl Exchange {
-    /// Answers with what the handler returned.
-    fn finish(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = value.py();
-        if let Err(error) = self.call.finish(value, self.request.bind(py)) {
-            self.call.fail(py, &error);
-        }
-        self.leave(py)
-    }
-
-    /// Answers with what the handler raised.
-    fn fail(&self, py: Python<'_>, raised: Bound<'_, PyAny>) -> PyResult<()> {
-        self.call.fail(py, &PyErr::from_value(raised));
-        self.leave(py)
-    }
-
-    /// Sends one response of a stream, or gives the future to wait for before the same is tried again.
-    fn send<'py>(&self, response: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.bridge.get().offer(&self.call, response, self.request.bind(response.py()))
-    }
-}
-
-impl Drop for Exchange {
-    /// The task was cancelled before its first step; `Call` answers.
-    fn drop(&mut self) {
-        if !*self.left.get_mut() {
-            Python::try_attach(|py| {
-                if let Err(error) = self.leave(py) {
-                    error.write_unraisable(py, None);
-                }
-            });
-        }
     }
 }

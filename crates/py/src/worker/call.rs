@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyserve_core::{Code, Error};
-use anyserve_wire::{Frame, Kind, flags, message};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -13,7 +12,7 @@ use super::context::{Context, Stream};
 use super::failure::error_of;
 use super::flow::Room;
 use super::inbox::Incoming;
-use super::reply::{Encoded, encode, response_of};
+use super::reply::{Encoded, Reply, encode, response_of};
 use super::session::Session;
 use super::table::Row;
 use crate::kserve::{ModelInferRequest, errors_class};
@@ -42,25 +41,29 @@ pub(super) fn start<'py>(
     session: &Arc<Session>,
     incoming: Incoming,
 ) -> Option<PyResult<Started<'py>>> {
-    let Incoming { id, row, slot, .. } = incoming;
-    if !session.link.slots.start(slot, id) {
-        let error = Error::new(Code::Cancelled, "the request was taken back before its handler started");
-        send_failed(py, session, id, flags::NOT_STARTED, &message::Failed::from(&error));
-        session.settle();
-        return None;
-    }
-    let started = Instant::now();
-    let call =
-        Arc::new(Call { session: Arc::clone(session), id, slot, row, started, answered: AtomicBool::new(false) });
-    if call.row().handler.stream {
-        session.flows.open(id, session.link.window);
-    }
+    let call = claim(py, session, &incoming)?;
     Some(Started::new(py, call, incoming))
 }
 
-fn send_failed(py: Python<'_>, session: &Session, id: u64, flags: u16, failed: &message::Failed) {
-    let frame = Frame::with_meta(Kind::Failed, id, failed);
-    session.link.push(py, Kind::Failed, flags, id, &frame.meta, &[]);
+/// Claims a request; `None` if the runtime took it back, which is then answered.
+pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &Incoming) -> Option<Arc<Call>> {
+    let Incoming { id, row, slot, .. } = *incoming;
+    if !session.link.slots.start(slot, id) {
+        session.link.push(py, &[Reply::taken_back().outgoing(id)]);
+        session.settle();
+        return None;
+    }
+    let (session, started) = (Arc::clone(session), Instant::now());
+    let call = Arc::new(Call { session, id, slot, row, started, answered: AtomicBool::new(false) });
+    if call.row().handler.stream {
+        call.session.flows.open(id, call.session.link.window);
+    }
+    Some(call)
+}
+
+/// Nanoseconds since then.
+pub(super) fn elapsed_ns(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 // === impl Started ===
@@ -99,9 +102,9 @@ impl Call {
 
     /// Sends one response of a stream; the window must be open.
     pub(super) fn send(&self, value: &Bound<'_, PyAny>, request: &Bound<'_, ModelInferRequest>) -> PyResult<()> {
-        let encoded = self.encode(value, request, 0)?;
-        self.session.flows.spend(self.id, encoded.len());
-        self.push(value.py(), Kind::Chunk, 0, &encoded);
+        let chunk = Reply::chunk(self.encode(value, request, 0)?);
+        self.session.flows.spend(self.id, chunk.len());
+        self.push(value.py(), &chunk);
         Ok(())
     }
 
@@ -129,29 +132,15 @@ impl Call {
 
     /// Ends an ordinary request with its response, or a stream, after the response if there is one.
     pub(super) fn finish(&self, value: &Bound<'_, PyAny>, request: &Bound<'_, ModelInferRequest>) -> PyResult<()> {
-        let ns = self.elapsed_ns();
+        let ns = elapsed_ns(self.started);
         self.row().ran(ns);
-        if self.row().handler.stream {
-            self.finish_stream(value, request, ns)?;
-        } else {
-            let encoded = self.encode(value, request, ns)?;
-            self.push(value.py(), Kind::Done, flags::RESPONSE, &encoded);
-        }
-        self.settle();
-        Ok(())
-    }
-
-    fn finish_stream(
-        &self,
-        value: &Bound<'_, PyAny>,
-        request: &Bound<'_, ModelInferRequest>,
-        compute_ns: u64,
-    ) -> PyResult<()> {
-        if !value.is_none() {
+        if self.row().handler.stream && !value.is_none() {
             self.send(value, request)?;
         }
-        let frame = Frame::with_meta(Kind::Done, self.id, &message::Response { compute_ns, ..Default::default() });
-        self.session.link.push(value.py(), Kind::Done, 0, self.id, &frame.meta, &[]);
+        let stream = self.row().handler.stream;
+        let last = if stream { Reply::end(ns) } else { Reply::done(self.encode(value, request, ns)?) };
+        self.push(value.py(), &last);
+        self.settle();
         Ok(())
     }
 
@@ -161,14 +150,14 @@ impl Call {
     }
 
     fn fail_with(&self, py: Python<'_>, error: &Error) {
-        let ns = self.elapsed_ns();
+        let ns = elapsed_ns(self.started);
         self.row().ran(ns);
-        let failed = message::Failed { compute_ns: ns, ..message::Failed::from(error) };
-        send_failed(py, &self.session, self.id, 0, &failed);
+        self.push(py, &Reply::failed(error, ns));
         self.settle();
     }
 
-    fn encode(
+    /// What a handler returned, as it is sent.
+    pub(super) fn encode(
         &self,
         value: &Bound<'_, PyAny>,
         request: &Bound<'_, ModelInferRequest>,
@@ -177,16 +166,17 @@ impl Call {
         encode(&response_of(value, request)?, &self.session.link.limits, compute_ns)
     }
 
-    fn push(&self, py: Python<'_>, kind: Kind, flags: u16, encoded: &Encoded) {
-        self.session.link.push(py, kind, flags, self.id, &encoded.meta, &encoded.body());
+    fn push(&self, py: Python<'_>, reply: &Reply) {
+        self.session.link.push(py, &[reply.outgoing(self.id)]);
     }
 
-    fn elapsed_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    /// Whether it has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
     }
 
     /// The request has its answer; nothing is sent for it any more.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         self.answered.store(true, Ordering::Release);
         if self.row().handler.stream {
             self.session.flows.close(self.id);

@@ -14,6 +14,18 @@ pub(super) fn error_of(py: Python<'_>, raised: &PyErr) -> Error {
     describe(py, raised).unwrap_or_else(|_| Error::new(Code::HandlerError, raised.to_string()))
 }
 
+/// Tells the log that a batch raised and is run again in halves.
+pub(super) fn note_halves(py: Python<'_>, raised: &PyErr, function: &str, requests: usize) {
+    static NOTE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let value = raised.clone_ref(py).into_value(py);
+    let noted = NOTE
+        .import(py, "anyserve.worker._process", "note_halves")
+        .and_then(|note| note.call1((value, function, requests)));
+    if let Err(error) = noted {
+        error.write_unraisable(py, None);
+    }
+}
+
 fn describe(py: Python<'_>, raised: &PyErr) -> PyResult<Error> {
     static DESCRIBE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let describe = DESCRIBE.import(py, "anyserve.worker._process", "describe")?;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
 use anyserve_shm::SLOTS;
-use anyserve_wire::{Decoder, Frame, Kind, MessageError, WireError, message, request_of};
-use bytes::BufMut;
+use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
+use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -24,9 +24,17 @@ pub(super) struct Incoming {
     pub(super) headers: Vec<message::Header>,
 }
 
+/// What one call of a handler is given.
+pub(super) enum Work {
+    /// The request of a handler that takes one.
+    One(Box<Incoming>),
+    /// The requests of a handler that takes a list; at least one, all for the same handler.
+    Batch(Vec<Incoming>),
+}
+
 /// What the runtime asks for.
 pub(super) enum Order {
-    Request(Box<Incoming>),
+    Work(Work),
     Cancel(u64),
     Credit(u64, u64),
     Drain,
@@ -41,6 +49,7 @@ pub(super) enum Violation {
     Unexpected(Kind),
     Handler { got: u32, handlers: usize },
     Slot { got: u32 },
+    Batch { members: usize, handler: usize, most: u32 },
     MidFrame,
     TooMany,
 }
@@ -58,14 +67,15 @@ pub(super) enum Received {
 /// The reading end of the socket.
 pub(super) struct Inbox {
     decoder: Decoder,
-    handlers: usize,
+    /// The largest batch of each handler; 0 for one that takes single requests.
+    batches: Vec<u32>,
 }
 
 // === impl Inbox ===
 
 impl Inbox {
-    pub(super) fn new(limits: Limits, handlers: usize) -> Self {
-        Self { decoder: Decoder::new(limits), handlers }
+    pub(super) fn new(limits: Limits, batches: Vec<u32>) -> Self {
+        Self { decoder: Decoder::new(limits), batches }
     }
 
     /// Reads once. `DONTWAIT` among the flags makes it return at once.
@@ -91,7 +101,8 @@ impl Inbox {
 
     fn order(&self, frame: Frame) -> Result<Order, Violation> {
         match frame.kind {
-            Kind::Request => self.request(frame).map(|incoming| Order::Request(Box::new(incoming))),
+            Kind::Request => self.request(frame).map(Order::Work),
+            Kind::Batch => self.batch(frame).map(Order::Work),
             Kind::Cancel => Ok(Order::Cancel(frame.id)),
             Kind::Credit => {
                 let credit: message::Credit = frame.message().map_err(Violation::Wire)?;
@@ -103,23 +114,39 @@ impl Inbox {
         }
     }
 
-    fn request(&self, frame: Frame) -> Result<Incoming, Violation> {
-        let mut meta: message::Request = frame.message().map_err(Violation::Wire)?;
-        let row = within(meta.handler, self.handlers)
-            .ok_or(Violation::Handler { got: meta.handler, handlers: self.handlers })?;
-        let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
-        let (inputs, parameters) = request_of(&mut meta, frame.body).map_err(Violation::Message)?;
-        let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
-        let message::Request { model, version, id, outputs, headers, attempt, .. } = meta;
-        Ok(Incoming {
-            id: frame.id,
-            row,
-            slot,
-            attempt,
-            deadline: remaining.and_then(|remaining| Instant::now().checked_add(remaining)),
-            parts: RequestParts { model, version, id, inputs, outputs, parameters },
-            headers,
+    /// A handler that takes a list gets a list of one.
+    fn request(&self, frame: Frame) -> Result<Work, Violation> {
+        let meta = frame.message().map_err(Violation::Wire)?;
+        let incoming = self.incoming(frame.id, meta, frame.body)?;
+        Ok(match self.batches[incoming.row] {
+            0 => Work::One(Box::new(incoming)),
+            _ => Work::Batch(vec![incoming]),
         })
+    }
+
+    fn batch(&self, frame: Frame) -> Result<Work, Violation> {
+        let batch = frame.message().map_err(Violation::Wire)?;
+        let parts = batch_of(batch, frame.body).map_err(Violation::Message)?;
+        let read = |part: BatchPart| self.incoming(part.id, part.request, part.body);
+        let members = parts.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let handler = members.first().map_or(0, |member| member.row);
+        let most = self.batches[handler];
+        if members.len() > usize::try_from(most).unwrap_or(usize::MAX) {
+            return Err(Violation::Batch { members: members.len(), handler, most });
+        }
+        Ok(Work::Batch(members))
+    }
+
+    fn incoming(&self, id: u64, mut meta: message::Request, body: Bytes) -> Result<Incoming, Violation> {
+        let handlers = self.batches.len();
+        let row = within(meta.handler, handlers).ok_or(Violation::Handler { got: meta.handler, handlers })?;
+        let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
+        let (inputs, parameters) = request_of(&mut meta, body).map_err(Violation::Message)?;
+        let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
+        let deadline = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
+        let message::Request { model, version, id: caller_id, outputs, headers, attempt, .. } = meta;
+        let parts = RequestParts { model, version, id: caller_id, inputs, outputs, parameters };
+        Ok(Incoming { id, row, slot, attempt, deadline, parts, headers })
     }
 }
 
@@ -139,6 +166,26 @@ pub(super) fn read(socket: &UnixStream, room: &mut impl BufMut, flags: RecvFlags
     Ok(len)
 }
 
+// === impl Work ===
+
+impl Work {
+    /// Place of its handler in the table.
+    pub(super) fn row(&self) -> usize {
+        match self {
+            Self::One(incoming) => incoming.row,
+            Self::Batch(members) => members.first().map_or(0, |member| member.row),
+        }
+    }
+
+    /// Number of its requests.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Batch(members) => members.len(),
+        }
+    }
+}
+
 // === impl Violation ===
 
 impl std::fmt::Display for Violation {
@@ -149,6 +196,9 @@ impl std::fmt::Display for Violation {
             Self::Unexpected(kind) => write!(f, "a {kind:?} frame is none that a worker gets"),
             Self::Handler { got, handlers } => write!(f, "a request names handler {got} of {handlers}"),
             Self::Slot { got } => write!(f, "a request names slot {got} of {SLOTS}"),
+            Self::Batch { members, handler, most } => {
+                write!(f, "a batch of {members} requests is for handler {handler}, which takes at most {most}")
+            }
             Self::MidFrame => write!(f, "the socket was closed in the middle of a frame"),
             Self::TooMany => write!(f, "more than {SLOTS} requests are under way"),
         }

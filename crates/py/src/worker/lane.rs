@@ -1,31 +1,31 @@
-//! How many requests of one async handler run at the same time.
+//! How many calls of one async handler run at the same time.
 
 use std::collections::VecDeque;
 
-use super::inbox::Incoming;
+use super::inbox::Work;
 
 /// The places of one handler, and who waits for one. Bounded, because all requests of a worker are.
 #[derive(Default)]
 pub(super) struct Lane {
     running: u32,
-    waiting: VecDeque<Box<Incoming>>,
+    waiting: VecDeque<Work>,
 }
 
 // === impl Lane ===
 
 impl Lane {
-    /// Gives the request back if it may run now; otherwise it waits.
-    pub(super) fn admit(&mut self, incoming: Box<Incoming>, limit: u32) -> Option<Box<Incoming>> {
+    /// Gives the work back if it may run now; otherwise it waits.
+    pub(super) fn admit(&mut self, work: Work, limit: u32) -> Option<Work> {
         if self.running < limit {
             self.running += 1;
-            return Some(incoming);
+            return Some(work);
         }
-        self.waiting.push_back(incoming);
+        self.waiting.push_back(work);
         None
     }
 
-    /// One that ran has ended: the request that takes its place, if one waits.
-    pub(super) fn leave(&mut self) -> Option<Box<Incoming>> {
+    /// One that ran has ended: what takes its place, if anything waits.
+    pub(super) fn leave(&mut self) -> Option<Work> {
         let next = self.waiting.pop_front();
         if next.is_none() {
             self.running -= 1;

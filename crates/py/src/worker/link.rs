@@ -8,16 +8,13 @@ use std::time::Instant;
 
 use anyserve_core::Limits;
 use anyserve_shm::SlotTable;
-use anyserve_wire::{Decoder, Frame, Header, Kind, message};
+use anyserve_wire::{Decoder, Frame, Kind, message};
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
 use rustix::net::RecvFlags;
 
 use super::inbox::read;
-use super::outbox::Outbox;
-
-/// A body of so many bytes is sent from where it lies; below that, a copy is cheaper than a system call of its own.
-const LARGE: usize = 16 << 10;
+use super::outbox::{Outbox, Outgoing};
 
 /// A connection that was welcomed.
 pub(super) struct Link {
@@ -53,18 +50,18 @@ impl Link {
     /// Appends a frame without a body, and sends it with whatever is pending. Needs no interpreter.
     pub(super) fn send_detached(&self, frame: &Frame) {
         let mut outbox = self.outbox.lock();
-        outbox.push(&header(frame.kind, frame.flags, frame.id, &frame.meta, 0), &frame.meta, &[]);
+        outbox.push(&Outgoing::new(frame.kind, frame.flags, frame.id, &frame.meta, Vec::new()));
         outbox.flush();
     }
 
-    /// Appends a frame; a large body leaves at once, with the interpreter's lock released.
-    pub(super) fn push(&self, py: Python<'_>, kind: Kind, flags: u16, id: u64, meta: &[u8], body: &[&[u8]]) {
-        let len = body.iter().map(|part| part.len()).sum();
-        let header = header(kind, flags, id, meta, len);
-        if len < LARGE {
-            self.outbox(py).push(&header, meta, body);
-        } else {
-            py.detach(|| self.outbox.lock().send(&header, meta, body));
+    /// Appends frames, which leave together; with a large body among them at once, with the interpreter's lock released.
+    pub(super) fn push(&self, py: Python<'_>, frames: &[Outgoing<'_>]) {
+        if frames.iter().any(Outgoing::is_large) {
+            return py.detach(|| self.outbox.lock().send(frames));
+        }
+        let mut outbox = self.outbox(py);
+        for frame in frames {
+            outbox.push(frame);
         }
     }
 
@@ -107,11 +104,6 @@ impl Link {
             py.detach(|| drop(self.outbox.lock()));
         }
     }
-}
-
-fn header(kind: Kind, flags: u16, id: u64, meta: &[u8], body_len: usize) -> Header {
-    let meta_len = u32::try_from(meta.len()).expect("metadata is checked against Limits before it is sent");
-    Header { kind, flags, id, meta_len, body_len: body_len as u64 }
 }
 
 /// Sends one frame on a socket that nobody else writes to.

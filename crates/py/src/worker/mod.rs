@@ -6,11 +6,15 @@
 //!                            └► events, one descriptor ─► the event loop of the async handlers
 //! ```
 //!
+//! A handler with `max_batch_size` is called once for all requests of a batch (`batch.rs`).
+//!
 //! No lock of ours is held while Python's is asked for, so the two can be taken in the other order.
 
+mod batch;
 mod bridge;
 mod call;
 mod context;
+mod exchange;
 mod failure;
 mod flow;
 mod inbox;
@@ -23,6 +27,7 @@ mod run;
 mod serial;
 mod session;
 mod table;
+mod task;
 mod threaded;
 mod watch;
 
@@ -49,7 +54,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<context::Stream>()?;
     module.add_class::<bridge::Bridge>()?;
-    module.add_class::<bridge::Exchange>()?;
+    module.add_class::<exchange::Exchange>()?;
+    module.add_class::<exchange::BatchExchange>()?;
     module.add_class::<threaded::Server>()?;
     module.add_class::<Terminate>()?;
     module.add_function(wrap_pyfunction!(run_worker, module)?)?;

@@ -1,25 +1,33 @@
-//! A response as a frame: metadata and where its bytes lie.
+//! What is sent for a request: metadata and where its bytes lie.
 
-use anyserve_core::{Limits, Parameters};
-use anyserve_wire::{Frame, Kind, message};
+use anyserve_core::{Code, Error, Limits, Parameters};
+use anyserve_wire::{Frame, Kind, flags, message};
 use bytes::Bytes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use super::outbox::Outgoing;
 use crate::kserve::{
     Borrowed, InferOutput, Label, ModelInferRequest, ModelInferResponse, Payload, check_len, parameters_of,
 };
 
 /// A response that is ready to be sent. It holds on to the arrays that its bytes are in.
 pub(super) struct Encoded {
-    pub(super) meta: Bytes,
+    meta: Bytes,
     pieces: Vec<Piece>,
 }
 
 enum Piece {
     Bytes(Bytes),
     Borrowed(Borrowed),
+}
+
+/// A frame about one request, ready to be sent.
+pub(super) struct Reply {
+    kind: Kind,
+    flags: u16,
+    encoded: Encoded,
 }
 
 /// What a handler returned as a response; `anyserve.handlers.to_response` says what else than one may be returned.
@@ -108,17 +116,58 @@ fn check_size(meta: &Bytes, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
     Err(PyValueError::new_err(format!("the response has {len} bytes of {what}, at most {max} are allowed")))
 }
 
-// === impl Encoded ===
+// === impl Reply ===
 
-impl Encoded {
-    /// The bytes of every tensor, in order.
-    pub(super) fn body(&self) -> Vec<&[u8]> {
-        self.pieces.iter().map(Piece::as_slice).collect()
+impl Reply {
+    /// One response of a stream.
+    pub(super) fn chunk(encoded: Encoded) -> Self {
+        Self { kind: Kind::Chunk, flags: 0, encoded }
+    }
+
+    /// The response to an ordinary request.
+    pub(super) fn done(encoded: Encoded) -> Self {
+        Self { kind: Kind::Done, flags: flags::RESPONSE, encoded }
+    }
+
+    /// The end of a stream.
+    pub(super) fn end(compute_ns: u64) -> Self {
+        let frame = Frame::with_meta(Kind::Done, 0, &message::Response { compute_ns, ..Default::default() });
+        Self { kind: Kind::Done, flags: 0, encoded: Encoded::bare(frame) }
+    }
+
+    /// The end in an error.
+    pub(super) fn failed(error: &Error, compute_ns: u64) -> Self {
+        let failed = message::Failed { compute_ns, ..message::Failed::from(error) };
+        Self { kind: Kind::Failed, flags: 0, encoded: Encoded::bare(Frame::with_meta(Kind::Failed, 0, &failed)) }
+    }
+
+    /// The runtime took the request back before its handler started.
+    pub(super) fn taken_back() -> Self {
+        let error = Error::new(Code::Cancelled, "the request was taken back before its handler started");
+        Self { flags: flags::NOT_STARTED, ..Self::failed(&error, 0) }
+    }
+
+    /// The frame of the request with this id.
+    pub(super) fn outgoing(&self, id: u64) -> Outgoing<'_> {
+        Outgoing::new(self.kind, self.flags, id, &self.encoded.meta, self.encoded.body())
     }
 
     /// Bytes on the wire without the header.
     pub(super) fn len(&self) -> usize {
-        self.meta.len() + self.pieces.iter().map(|piece| piece.as_slice().len()).sum::<usize>()
+        self.encoded.meta.len() + self.encoded.pieces.iter().map(|piece| piece.as_slice().len()).sum::<usize>()
+    }
+}
+
+// === impl Encoded ===
+
+impl Encoded {
+    fn bare(frame: Frame) -> Self {
+        Self { meta: frame.meta, pieces: Vec::new() }
+    }
+
+    /// The bytes of every tensor, in order.
+    fn body(&self) -> Vec<&[u8]> {
+        self.pieces.iter().map(Piece::as_slice).collect()
     }
 }
 

@@ -11,21 +11,21 @@ use pyo3::sync::PyOnceLock;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::bridge::Bridge;
-use super::inbox::Incoming;
+use super::inbox::Work;
 use super::table::Row;
 
 /// Something that the event loop has to know.
 pub(super) enum Event {
-    Request(Box<Incoming>),
+    Work(Work),
     Cancel(u64),
     /// The window of this stream is open again.
     Room(u64),
 }
 
-/// Requests that wait for a thread of their handler. Bounded, because all requests of a worker are.
+/// What waits for a thread of its handler. Bounded, because all requests of a worker are.
 #[derive(Default)]
 pub(super) struct Queue {
-    waiting: Mutex<VecDeque<Box<Incoming>>>,
+    waiting: Mutex<VecDeque<Work>>,
     pushed: Condvar,
 }
 
@@ -42,19 +42,19 @@ pub(super) struct Router {
 // === impl Queue ===
 
 impl Queue {
-    /// Blocks until there is a request.
-    pub(super) fn pop(&self) -> Box<Incoming> {
+    /// Blocks until there is something to do.
+    pub(super) fn pop(&self) -> Work {
         let mut waiting = self.waiting.lock();
         loop {
-            if let Some(incoming) = waiting.pop_front() {
-                return incoming;
+            if let Some(work) = waiting.pop_front() {
+                return work;
             }
             self.pushed.wait(&mut waiting);
         }
     }
 
-    fn push(&self, incoming: Box<Incoming>) {
-        self.waiting.lock().push_back(incoming);
+    fn push(&self, work: Work) {
+        self.waiting.lock().push_back(work);
         self.pushed.notify_one();
     }
 }
@@ -93,11 +93,12 @@ impl Router {
         Arc::clone(&self.queues[row])
     }
 
-    pub(super) fn route(&self, incoming: Box<Incoming>, rows: &[Row]) {
-        if rows[incoming.row].is_sync() {
-            self.queues[incoming.row].push(incoming);
+    pub(super) fn route(&self, work: Work, rows: &[Row]) {
+        let row = work.row();
+        if rows[row].is_sync() {
+            self.queues[row].push(work);
         } else {
-            self.push(Event::Request(incoming));
+            self.push(Event::Work(work));
         }
     }
 

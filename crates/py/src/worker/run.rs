@@ -1,16 +1,35 @@
-//! Runs one request on the thread that it is on.
+//! Runs a sync handler on the thread that it is on.
 
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
+use super::batch::Batch;
 use super::call::{Started, cancelled, start};
-use super::inbox::Incoming;
+use super::inbox::{Incoming, Work};
 use super::session::Session;
 
 /// Runs a sync handler and answers, whatever comes of it.
-pub(super) fn serve(py: Python<'_>, session: &Arc<Session>, incoming: Incoming) {
+pub(super) fn serve(py: Python<'_>, session: &Arc<Session>, work: Work) {
+    match work {
+        Work::One(incoming) => serve_one(py, session, *incoming),
+        Work::Batch(members) => serve_batch(py, session, members),
+    }
+}
+
+fn serve_batch(py: Python<'_>, session: &Arc<Session>, members: Vec<Incoming>) {
+    let Some(mut batch) = Batch::claim(py, session, members) else { return };
+    let handler = &batch.row().call.clone_ref(py);
+    while let Some(arguments) = batch.next(py) {
+        match arguments.and_then(|arguments| handler.bind(py).call1(arguments)) {
+            Ok(answers) => batch.finish(&answers),
+            Err(raised) => batch.fail(py, &raised),
+        }
+    }
+}
+
+fn serve_one(py: Python<'_>, session: &Arc<Session>, incoming: Incoming) {
     match start(py, session, incoming) {
         None => {}
         // Dropping what there is of it answers.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use rustix::net::RecvFlags;
 
-use super::inbox::{Incoming, Received};
+use super::inbox::{Received, Work};
 use super::run::serve;
 use super::session::Session;
 use super::watch::Watch;
@@ -15,22 +15,22 @@ use super::watch::Watch;
 /// Serves until the runtime says drain, or closes the socket.
 pub(super) fn run(py: Python<'_>, session: &Arc<Session>) -> PyResult<()> {
     let mut watch = Watch::start(session)?;
-    while let Some(incoming) = next(py, session, &watch)? {
-        if session.rows[incoming.row].is_slow() {
+    while let Some(work) = next(py, session, &watch)? {
+        if session.rows[work.row()].is_slow() {
             session.link.flush(py);
         }
         watch.begin();
-        serve(py, session, *incoming);
+        serve(py, session, work);
         session.link.flush_if_due(py);
     }
     session.link.flush(py);
     Ok(())
 }
 
-fn next(py: Python<'_>, session: &Session, watch: &Watch) -> PyResult<Option<Box<Incoming>>> {
+fn next(py: Python<'_>, session: &Session, watch: &Watch) -> PyResult<Option<Work>> {
     loop {
-        if let Some(incoming) = session.pop() {
-            return Ok(Some(incoming));
+        if let Some(work) = session.pop() {
+            return Ok(Some(work));
         }
         if session.has_ended() {
             return Ok(None);

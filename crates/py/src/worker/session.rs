@@ -12,7 +12,7 @@ use rustix::net::RecvFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::flow::{Flows, Room};
-use super::inbox::{Inbox, Incoming, Order, Received, Violation};
+use super::inbox::{Inbox, Order, Received, Violation, Work};
 use super::link::Link;
 use super::router::{Event, Router};
 use super::table::Row;
@@ -23,8 +23,8 @@ pub(super) struct Session {
     pub(super) rows: Vec<Row>,
     pub(super) flows: Flows,
     inbox: Mutex<Inbox>,
-    /// Requests for the one thread of a serial worker.
-    queue: Mutex<VecDeque<Box<Incoming>>>,
+    /// What waits for the one thread of a serial worker.
+    queue: Mutex<VecDeque<Work>>,
     /// Where orders go if handlers run on several threads or on an event loop.
     router: Option<Router>,
     draining: AtomicBool,
@@ -36,8 +36,9 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(link: Link, rows: Vec<Row>, router: Option<Router>) -> Self {
+        let batches = rows.iter().map(|row| row.handler.max_batch_size).collect();
         Self {
-            inbox: Mutex::new(Inbox::new(link.limits, rows.len())),
+            inbox: Mutex::new(Inbox::new(link.limits, batches)),
             link,
             rows,
             flows: Flows::default(),
@@ -54,8 +55,8 @@ impl Session {
         self.router.as_ref()
     }
 
-    /// The next request for the one thread of a serial worker.
-    pub(super) fn pop(&self) -> Option<Box<Incoming>> {
+    /// What is next for the one thread of a serial worker.
+    pub(super) fn pop(&self) -> Option<Work> {
         self.queue.lock().pop_front()
     }
 
@@ -132,7 +133,7 @@ impl Session {
 
     fn obey(&self, order: Order) {
         match order {
-            Order::Request(incoming) => self.accept(incoming),
+            Order::Work(work) => self.accept(work),
             Order::Cancel(id) => {
                 self.flows.cancel(id);
                 self.router.iter().for_each(|router| router.push(Event::Cancel(id)));
@@ -147,13 +148,13 @@ impl Session {
         }
     }
 
-    fn accept(&self, incoming: Box<Incoming>) {
-        if self.in_flight.fetch_add(1, Ordering::AcqRel) >= SLOTS {
+    fn accept(&self, work: Work) {
+        if self.in_flight.fetch_add(work.len(), Ordering::AcqRel) + work.len() > SLOTS {
             refuse(&Violation::TooMany);
         }
         match &self.router {
-            None => self.queue.lock().push_back(incoming),
-            Some(router) => router.route(incoming, &self.rows),
+            None => self.queue.lock().push_back(work),
+            Some(router) => router.route(work, &self.rows),
         }
     }
 

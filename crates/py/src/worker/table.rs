@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyserve_core::{Capability, Datatype, Handler, TensorSpec, Value};
+use anyserve_core::{Capability, Datatype, Handler, Priority, TensorSpec, Value};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 pub(super) struct Row {
     pub(super) call: Py<PyAny>,
     pub(super) kind: Kind,
-    /// Whether it takes the request; and the context; and the stream.
+    /// Whether it takes the request; and the context; and the stream. With batches the first two are lists.
     pub(super) takes: usize,
     pub(super) capability: Py<PyDict>,
     pub(super) handler: Handler,
@@ -56,7 +56,9 @@ pub(super) fn rows_of(handlers: &Bound<'_, PyAny>) -> PyResult<Vec<Row>> {
 
 fn row_of(row: &Bound<'_, PyAny>) -> PyResult<Row> {
     let capability = row.getattr("capability")?.cast_into::<PyDict>()?;
+    let seconds = |name: &str, value: f64| Duration::try_from_secs_f64(value).map_err(|error| bad(name, &error));
     let timeout: Option<f64> = row.getattr("timeout_s")?.extract()?;
+    let max_delay_ms: f64 = row.getattr("max_delay_ms")?.extract()?;
     let handler = Handler {
         capability: capability_of(&capability)?,
         function: row.getattr("function")?.extract()?,
@@ -65,8 +67,12 @@ fn row_of(row: &Bound<'_, PyAny>) -> PyResult<Row> {
         stream: row.getattr("stream")?.extract()?,
         concurrency: row.getattr("concurrency")?.extract()?,
         max_queue: row.getattr("max_queue")?.extract()?,
-        timeout: timeout.map(Duration::try_from_secs_f64).transpose().map_err(|error| bad("timeout_s", &error))?,
+        timeout: timeout.map(|value| seconds("timeout_s", value)).transpose()?,
         max_batch_size: row.getattr("max_batch_size")?.extract()?,
+        max_delay: seconds("max_delay_ms", max_delay_ms / 1000.0)?,
+        priority: priority_of(row.getattr("priority")?.extract()?)?,
+        idempotent: row.getattr("idempotent")?.extract()?,
+        sequence: row.getattr("sequence")?.extract()?,
     };
     Ok(Row {
         call: row.getattr("call")?.unbind(),
@@ -85,6 +91,11 @@ fn kind_of(name: &str) -> PyResult<Kind> {
         "async_generator" => Ok(Kind::AsyncGenerator),
         other => Err(PyValueError::new_err(format!("a handler has the unknown kind {other:?}"))),
     }
+}
+
+fn priority_of(level: Option<u32>) -> PyResult<Option<Priority>> {
+    let of = |level| Priority::try_new(level).ok_or_else(|| bad("priority", &format!("{level} is no level")));
+    level.map(of).transpose()
 }
 
 fn bad(what: &str, error: &dyn std::fmt::Display) -> PyErr {

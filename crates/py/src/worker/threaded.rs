@@ -81,8 +81,8 @@ impl Server {
     /// Serves requests of its handler until the process ends.
     fn run(&self, py: Python<'_>) {
         loop {
-            let incoming = py.detach(|| self.queue.pop());
-            serve(py, &self.session, *incoming);
+            let work = py.detach(|| self.queue.pop());
+            serve(py, &self.session, work);
             self.session.link.flush(py);
         }
     }

@@ -63,7 +63,7 @@ fn request_parameters(mut decoded: Decoded, model: &str) -> Result<Parameters, E
 /// The query: from headers, from the parameter `capability`, or from the model's name; the first that is there.
 fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Query, Error> {
     if !metadata.conditions.is_empty() {
-        return Ok(Query::All(metadata.conditions.clone()));
+        return Ok(Query::all(metadata.conditions.clone()));
     }
     match parameters.iter().find(|(name, _)| name == "capability") {
         Some((_, Parameter::Text(text))) => Query::parse(text).map_err(|error| Error::invalid(error.to_string())),

@@ -1,11 +1,13 @@
 //! What KServe and Triton clients read of a model, written from its handler.
 
-use anyserve_core::{Datatype, Durations, Handler, Statistics, TensorSpec};
+use anyserve_core::{Datatype, Durations, Handler, Priority, Statistics, TensorSpec};
+use anyserve_proto::inference::model_config::SchedulingChoice;
 use anyserve_proto::inference::model_metadata_response::TensorMetadata;
 use anyserve_proto::inference::repository_index_response::ModelIndex;
 use anyserve_proto::inference::{
-    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
-    ModelParameter, ModelStatistics, ModelTransactionPolicy, StatisticDuration,
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput,
+    ModelMetadataResponse, ModelOutput, ModelParameter, ModelSequenceBatching, ModelStatistics, ModelTransactionPolicy,
+    StatisticDuration,
 };
 
 use super::models::Model;
@@ -34,13 +36,31 @@ pub(super) fn config(name: String, handler: &Handler) -> ModelConfig {
         name,
         platform: PLATFORM.to_owned(),
         backend: BACKEND.to_owned(),
-        max_batch_size: i32::try_from(handler.max_batch_size).unwrap_or(i32::MAX),
+        // To Triton's clients more than 0 means that the first axis of every tensor is not declared. Here it is.
+        max_batch_size: 0,
         input: handler.inputs.iter().flatten().map(input).collect(),
         output: handler.outputs.iter().flatten().map(output).collect(),
         parameters: handler.capability.iter().map(parameter).collect(),
         model_transaction_policy: Some(ModelTransactionPolicy { decoupled: handler.stream }),
+        scheduling_choice: scheduling(handler),
         ..ModelConfig::default()
     }
+}
+
+/// How its requests are put together, if they are.
+fn scheduling(handler: &Handler) -> Option<SchedulingChoice> {
+    if handler.sequence {
+        return Some(SchedulingChoice::SequenceBatching(ModelSequenceBatching::default()));
+    }
+    let size = i32::try_from(handler.max_batch_size).ok().filter(|size| *size > 0)?;
+    let default_priority = handler.priority.unwrap_or(Priority::MIDDLE).level();
+    Some(SchedulingChoice::DynamicBatching(ModelDynamicBatching {
+        preferred_batch_size: vec![size],
+        max_queue_delay_microseconds: u64::try_from(handler.max_delay.as_micros()).unwrap_or(u64::MAX),
+        priority_levels: u64::try_from(Priority::LEVELS).unwrap_or(u64::MAX),
+        default_priority_level: default_priority.into(),
+        ..ModelDynamicBatching::default()
+    }))
 }
 
 /// One row of the answer to `ModelStatistics`: `counted` of all the model's capabilities, summed up.
@@ -157,10 +177,27 @@ mod tests {
         }
     }
 
+    fn handler() -> Handler {
+        let pair = ("model".to_owned(), anyserve_core::Value::Int(1));
+        Handler::new(anyserve_core::Capability::try_new([pair]).unwrap())
+    }
+
+    #[test]
+    fn batches_and_sequences_are_told_and_the_first_axis_stays_declared() {
+        assert_eq!(config("m".into(), &handler()).scheduling_choice, None);
+        let batched = Handler { max_batch_size: 32, max_delay: Duration::from_millis(5), ..handler() };
+        let batched = config("m".into(), &batched);
+        let Some(SchedulingChoice::DynamicBatching(told)) = batched.scheduling_choice else { panic!("no batches") };
+        assert_eq!((batched.max_batch_size, told.preferred_batch_size), (0, vec![32]));
+        assert_eq!((told.max_queue_delay_microseconds, told.priority_levels), (5000, 8));
+        assert_eq!(told.default_priority_level, 4);
+        let sequences = config("m".into(), &Handler { sequence: true, ..handler() });
+        assert!(matches!(sequences.scheduling_choice, Some(SchedulingChoice::SequenceBatching(_))));
+    }
+
     #[test]
     fn statistics_of_capabilities_are_summed_up() {
-        let capability = anyserve_core::Capability::try_new([("model".to_owned(), anyserve_core::Value::Int(1))]);
-        let handler = std::sync::Arc::new(Handler::new(capability.unwrap()));
+        let handler = std::sync::Arc::new(handler());
         let (name, version, places) = ("m".to_owned(), "1".to_owned(), vec![0, 1]);
         let model = Model { name, version, ready: true, handler, places };
         let of = |count, ms| Durations { count, total: Duration::from_millis(ms) };

@@ -81,7 +81,11 @@ impl Encoder {
 
     /// Adds the error of one request of a stream, framed.
     pub(super) fn error(&self, error: &Error, id: &str, out: &mut Chunks) {
-        let parameters = vec![(status::CODE.to_owned(), Parameter::Text(error.code.name().into()))];
+        let mut parameters = vec![(status::CODE.to_owned(), Parameter::Text(error.code.name().into()))];
+        if let Some(after) = error.retry_after {
+            let ms = i64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+            parameters.push((status::RETRY_AFTER.to_owned(), Parameter::Int(ms)));
+        }
         let response = Response { id: id.to_owned(), parameters, ..Response::default() };
         let sizes = Sizes::of(&response);
         let mut message = Chunks::default();
@@ -288,11 +292,13 @@ mod tests {
         let read: ModelStreamInferResponse = message(chunks);
         assert_eq!((read.error_message, read.infer_response), (String::new(), Some(decoded(&response()))));
         let mut chunks = Chunks::default();
-        encoder(Envelope::Stream).error(&Error::new(Code::Overloaded, "full"), "7", &mut chunks);
+        let full = Error::new(Code::Overloaded, "full").with_retry_after(std::time::Duration::from_micros(1001));
+        encoder(Envelope::Stream).error(&full, "7", &mut chunks);
         let read: ModelStreamInferResponse = message(chunks);
         let inner = read.infer_response.unwrap();
         assert_eq!((&*read.error_message, &*inner.id), ("full", "7"));
         assert_eq!(inner.parameters[status::CODE], to_proto(&Parameter::Text("OVERLOADED".into())));
+        assert_eq!(inner.parameters[status::RETRY_AFTER], to_proto(&Parameter::Int(2)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The standard gRPC health service: the server by "" or its service's name, and every model by its own.
 
 use std::pin::Pin;
-use std::time::Duration;
 
+use anyserve_core::Catalog;
 use futures_util::stream::{self, Stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -10,9 +10,6 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::Upstream;
-
-/// How soon a watcher is told of a change.
-const TICK: Duration = Duration::from_millis(50);
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 
@@ -37,8 +34,7 @@ impl<S: Upstream> Health<S> {
         Self { upstream, leaving }
     }
 
-    fn status(&self, service: &str) -> ServingStatus {
-        let catalog = self.upstream.catalog();
+    fn status(&self, service: &str, catalog: &Catalog) -> ServingStatus {
         let ready = if service.is_empty() || service == SERVICE {
             catalog.ready()
         } else {
@@ -59,7 +55,7 @@ impl<S: Upstream> tonic_health::pb::health_server::Health for Health<S> {
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        match self.status(&service) {
+        match self.status(&service, &self.upstream.catalog()) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!("unknown service '{service}'"))),
             status => Ok(Response::new(response(status))),
         }
@@ -74,11 +70,13 @@ impl<S: Upstream> tonic_health::pb::health_server::Health for Health<S> {
 // === impl Watch ===
 
 impl<S: Upstream> Watch<S> {
-    /// Waits for a change. It ends once the watcher has been told that the server leaves.
+    /// Waits until the catalog or the server tells of a change. It ends once the watcher knows that the server leaves.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         loop {
             let leaving = self.health.leaving.is_cancelled();
-            let status = self.health.status(&self.service);
+            // The version of this very catalog: a change after it is not missed.
+            let catalog = self.health.upstream.catalog();
+            let status = self.health.status(&self.service, &catalog);
             if self.told != Some(status) {
                 self.told = Some(status);
                 return Some((Ok(response(status)), self));
@@ -86,7 +84,10 @@ impl<S: Upstream> Watch<S> {
             if leaving {
                 return None;
             }
-            let _ = tokio::time::timeout(TICK, self.health.leaving.cancelled()).await;
+            tokio::select! {
+                () = self.health.leaving.cancelled() => {}
+                () = self.health.upstream.changed(catalog.version) => {}
+            }
         }
     }
 }

@@ -7,25 +7,33 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::compression::Encoding;
 use super::timeout;
+use crate::explain;
 
 /// Headers that start so are conditions on the capability: `x-capability-size: 7`.
 const CAPABILITY: &str = "x-capability-";
 
+/// Headers that the runtime itself reads on a request.
+///
+/// They reach the handler like any other; but one that cannot be read is an error and is not left out.
+const SCHEDULE: [&str; 2] = ["x-priority", "x-tenant"];
+
 /// What was read of a call's headers.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     /// When the client stops waiting.
-    pub(super) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
     /// How compressed messages of the client are compressed.
     pub(super) encoding: Encoding,
     /// How responses are compressed: as the client did it, if it takes that.
     pub(super) answer: Encoding,
     /// Conditions of the query, if it comes by headers.
-    pub(super) conditions: Vec<Condition>,
+    pub(crate) conditions: Vec<Condition>,
     /// Headers for the handler.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// Whether the first error ends a stream with its status.
     pub(super) fatal_errors: bool,
+    /// Whether the answer is to say what became of the request, and why.
+    pub(super) explains: bool,
 }
 
 // === impl Metadata ===
@@ -35,7 +43,7 @@ impl Metadata {
     ///
     /// # Errors
     /// `INVALID_INPUT` for a deadline or a condition that cannot be read, `UNSUPPORTED` for an unknown compression.
-    pub(super) fn read(headers: &HeaderMap, now: Instant) -> Result<Self, Error> {
+    pub(crate) fn read(headers: &HeaderMap, now: Instant) -> Result<Self, Error> {
         let mut read = Self::default();
         let mut accepted = None;
         for (name, value) in headers {
@@ -44,6 +52,7 @@ impl Metadata {
                 "grpc-encoding" => read.encoding = Encoding::read(value)?,
                 "grpc-accept-encoding" => accepted = Some(value),
                 "triton_grpc_error" => read.fatal_errors = value.as_bytes().eq_ignore_ascii_case(b"true"),
+                explain::HEADER => read.explains = matches!(value.as_bytes(), b"1" | b"true"),
                 _ => read.keep(name, value)?,
             }
         }
@@ -59,7 +68,8 @@ impl Metadata {
         }
         let key = name.as_str().strip_prefix(CAPABILITY).filter(|key| !key.is_empty());
         let Ok(text) = value.to_str() else {
-            return if key.is_some() { Err(not_ascii(name)) } else { Ok(()) };
+            let is_read = key.is_some() || SCHEDULE.contains(&name.as_str());
+            return if is_read { Err(not_ascii(name)) } else { Ok(()) };
         };
         if let Some(key) = key {
             self.conditions.push(Condition::equals(key, text));
@@ -124,6 +134,25 @@ mod tests {
     fn capability_headers_become_conditions() {
         let read = read(&[("x-capability-type", "chat"), ("x-capability-size", "7")]).unwrap();
         assert_eq!(read.conditions, [Condition::equals("type", "chat"), Condition::equals("size", "7")]);
+    }
+
+    #[test]
+    fn what_the_scheduler_reads_reaches_it_or_is_an_error() {
+        let pairs = [("x-priority", "1"), ("x-tenant", "a")];
+        assert_eq!(read(&pairs).unwrap().headers, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        for name in ["x-priority", "x-tenant", "x-capability-type", "x-other"] {
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_bytes(&[b'a', 0xe9]).unwrap());
+            let read = Metadata::read(&headers, Instant::now());
+            assert_eq!(read.is_ok(), name == "x-other", "{name}");
+        }
+    }
+
+    #[test]
+    fn an_explanation_is_asked_for_by_a_header_of_its_own() {
+        let asked = |value| read(&[("x-anyserve-explain", value)]).unwrap();
+        assert!(asked("1").explains && asked("true").explains && !asked("0").explains);
+        assert!(asked("1").headers.is_empty());
     }
 
     #[test]

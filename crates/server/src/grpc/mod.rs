@@ -27,6 +27,7 @@ mod timeout;
 mod unary;
 
 pub(crate) use generated::Generated;
+pub(crate) use metadata::Metadata;
 pub(crate) use status::refusal;
 pub(crate) use stream::stream_infer;
 pub(crate) use unary::infer;

@@ -80,7 +80,7 @@ mod tests {
             entry("model=a,size=7", true),
             entry("type=echo", true),
         ];
-        Catalog { entries, draining: false }
+        Catalog { entries, ..Catalog::default() }
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::body::Body;
 /// status.
 pub(super) const CODE: &str = "x-anyserve-code";
 
+/// The parameter of an error inside a stream that says when to come back, in milliseconds. Elsewhere it is in the
+/// status's details.
+pub(super) const RETRY_AFTER: &str = "x-anyserve-retry-after-ms";
+
 /// Longest message and longest traceback in a status, in bytes. They travel in trailers, for which clients commonly
 /// take no more than 8 KiB.
 const MAX_TEXT: usize = 2 << 10;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyserve_core::{Code, Error, Expects, Reply, Response as Answer};
+use anyserve_core::{Code, Error, Expects, Explanation, Reply, Response as Answer};
 use anyserve_proto::inference::ModelInferRequest;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
@@ -20,6 +20,7 @@ use super::reply::Asked;
 use super::{status, timeout};
 use crate::Upstream;
 use crate::body::{Body, Chunks};
+use crate::explain;
 use crate::metrics::Call;
 use crate::route::App;
 
@@ -33,10 +34,15 @@ pub(crate) async fn infer<S: Upstream>(app: &Arc<App<S>>, request: Request<Incom
     };
     // The request's headers are not needed any more while the handler runs.
     drop(head);
-    match answer(app, body, &metadata, now).await {
+    let mut explained = None;
+    let mut response = match answer(app, body, &metadata, now, &mut explained).await {
         Ok((chunks, call)) => success(chunks, metadata.answer, call),
         Err(error) => status::refusal(&error),
+    };
+    if let Some(explanation) = explained {
+        explain::put(response.headers_mut(), &explanation);
     }
+    response
 }
 
 async fn answer<S: Upstream>(
@@ -44,6 +50,7 @@ async fn answer<S: Upstream>(
     body: Incoming,
     metadata: &Metadata,
     now: Instant,
+    explained: &mut Option<Box<Explanation>>,
 ) -> Result<(Chunks, Call), Error> {
     let limits =
         FrameLimits { max_message: app.limits.max_message, encoding: metadata.encoding, budget: app.budget.clone() };
@@ -54,13 +61,22 @@ async fn answer<S: Upstream>(
     let Message { data, charge: _charge } = message;
     let message = ModelInferRequest::decode(data).map_err(|error| malformed(&error))?;
     let mut call = app.begin(&message.model_name, now);
-    let ended = timeout::within(metadata.deadline, serve(app, message, metadata)).await;
+    let ended = timeout::within(metadata.deadline, serve(app, message, metadata, explained)).await;
     call.finish(ended.as_ref().err().map(|error| error.code));
     ended.map(|chunks| (chunks, call))
 }
 
-async fn serve<S: Upstream>(app: &App<S>, message: ModelInferRequest, metadata: &Metadata) -> Result<Chunks, Error> {
+/// Has the request answered. What becomes of it is put into `explained` before, if that is asked for.
+async fn serve<S: Upstream>(
+    app: &App<S>,
+    message: ModelInferRequest,
+    metadata: &Metadata,
+    explained: &mut Option<Box<Explanation>>,
+) -> Result<Chunks, Error> {
     let Decode { request, .. } = decode(message, metadata, Expects::One, &app.limits)?;
+    if metadata.explains {
+        *explained = Some(Box::new(app.upstream.explain(&request)));
+    }
     let asked = Asked::of(&request);
     let reply = app.upstream.clone().oneshot(request).await?;
     let mut response = one(reply, &asked.model)?;

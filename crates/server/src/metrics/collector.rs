@@ -1,8 +1,9 @@
 //! The text that Prometheus reads.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use anyserve_core::Snapshot;
+use anyserve_core::{CapabilityLoad, Snapshot};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode_registry};
 use prometheus_client::metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge};
 use prometheus_client::registry::Registry;
@@ -14,15 +15,16 @@ use super::{Metrics, ModelMetrics};
 struct Scrape {
     models: Vec<std::sync::Arc<ModelMetrics>>,
     inside: Snapshot,
+    draining: bool,
 }
 
 /// One value with its labels.
 type Row<'a> = (Vec<(&'static str, &'a str)>, u64);
 
 /// The metrics in `OpenMetrics` text.
-pub(crate) fn text(metrics: &Metrics, inside: Snapshot) -> String {
+pub(crate) fn text(metrics: &Metrics, inside: Snapshot, draining: bool) -> String {
     let mut registry = Registry::with_prefix("anyserve");
-    registry.register_collector(Box::new(Scrape { models: metrics.all(), inside }));
+    registry.register_collector(Box::new(Scrape { models: metrics.all(), inside, draining }));
     let mut text = String::new();
     encode_registry(&mut text, &registry).expect("a String takes all that is written");
     text.push_str("# EOF\n");
@@ -33,7 +35,9 @@ impl prometheus_client::collector::Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.requests(&mut encoder)?;
         self.durations(&mut encoder)?;
-        self.inside(&mut encoder)
+        self.inside(&mut encoder)?;
+        self.capabilities(&mut encoder)?;
+        self.dispatch(&mut encoder)
     }
 }
 
@@ -77,6 +81,45 @@ impl Scrape {
         gauges(encoder, "workers", "Workers by group and state", workers)?;
         counters(encoder, "worker_restarts", "Workers that were started again, by group", grouped(&inside.restarts))
     }
+
+    fn capabilities(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let loads = by_model(&self.inside.capabilities);
+        let labels = |model| vec![("model", model)];
+        let help = "Requests that wait for a capability of this model";
+        let rows = loads.iter().map(|(model, load)| (labels(*model), load.queued));
+        gauges(encoder, "capability_queue_depth", help, rows)?;
+        let help = "1 if a queue of this model is full";
+        let rows = loads.iter().map(|(model, load)| (labels(*model), u64::from(load.saturated)));
+        gauges(encoder, "capability_saturated", help, rows)
+    }
+
+    fn dispatch(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let inside = &self.inside;
+        counter(encoder, "retries", "Requests that were sent to a worker again", inside.retries)?;
+        let help = "Requests that were not sent again because the retry budget was used up";
+        counter(encoder, "retries_refused", help, inside.retries_refused)?;
+        let help = "Fingerprints that are refused because their requests killed workers";
+        gauge(encoder, "quarantined", help, inside.quarantined)?;
+        gauge(encoder, "draining", "1 once the replica has begun to leave", u64::from(self.draining))
+    }
+}
+
+/// The load of all capabilities of one model.
+#[derive(Debug, Default)]
+struct ModelLoad {
+    queued: u64,
+    saturated: bool,
+}
+
+/// Several capabilities may go by one name, and a label may stand there once only.
+fn by_model(capabilities: &[CapabilityLoad]) -> BTreeMap<&str, ModelLoad> {
+    let mut all = BTreeMap::<&str, ModelLoad>::new();
+    for load in capabilities {
+        let model = all.entry(&load.model).or_default();
+        model.queued += u64::try_from(load.queued).unwrap_or(u64::MAX);
+        model.saturated |= load.saturated;
+    }
+    all
 }
 
 fn grouped(counts: &[(String, u64)]) -> impl Iterator<Item = Row<'_>> {
@@ -110,11 +153,24 @@ fn gauges<'a>(
     Ok(())
 }
 
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> fmt::Result {
+    ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> fmt::Result {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    ConstGauge::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyserve_core::{Code, WorkerCount};
     use std::time::Instant;
+
+    fn load(model: &str, queued: usize, saturated: bool) -> CapabilityLoad {
+        CapabilityLoad { model: model.into(), queued, max_queue: 8, saturated }
+    }
 
     #[test]
     fn a_scrape_shows_requests_durations_queues_and_workers() {
@@ -125,8 +181,12 @@ mod tests {
             in_flight: vec![("main".into(), 2)],
             workers: vec![WorkerCount { group: "main".into(), state: "ready", count: 1 }],
             restarts: vec![("main".into(), 4)],
+            capabilities: vec![load("a", 1, false), load("b", 5, false), load("a", 2, true)],
+            retries: 6,
+            retries_refused: 7,
+            quarantined: 8,
         };
-        let text = text(&metrics, inside);
+        let text = text(&metrics, inside, true);
         for line in [
             r#"anyserve_requests_total{model="unknown",code="NO_CAPABILITY"} 1"#,
             r#"anyserve_requests_in_flight{model="unknown"} 0"#,
@@ -136,6 +196,14 @@ mod tests {
             r#"anyserve_worker_requests{group="main"} 2"#,
             r#"anyserve_workers{group="main",state="ready"} 1"#,
             r#"anyserve_worker_restarts_total{group="main"} 4"#,
+            r#"anyserve_capability_queue_depth{model="a"} 3"#,
+            r#"anyserve_capability_queue_depth{model="b"} 5"#,
+            r#"anyserve_capability_saturated{model="a"} 1"#,
+            r#"anyserve_capability_saturated{model="b"} 0"#,
+            "anyserve_retries_total 6",
+            "anyserve_retries_refused_total 7",
+            "anyserve_quarantined 8",
+            "anyserve_draining 1",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -153,7 +153,7 @@ mod tests {
     fn catalog() -> Arc<Catalog> {
         let capability = Capability::try_new([("model".to_owned(), Value::Int(7))]).unwrap();
         let entry = CatalogEntry { handler: Arc::new(Handler::new(capability)), ready: true };
-        Arc::new(Catalog { entries: vec![entry], draining: false })
+        Arc::new(Catalog { entries: vec![entry], ..Catalog::default() })
     }
 
     #[test]

@@ -2,31 +2,37 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyserve_core::{
-    Capability, Catalog, CatalogEntry, Code, Datatype, Directory, Durations, Error, Expects, Handler, Parameter, Query,
-    Reply, Request, Response, Snapshot, Statistics, TensorSpec, Value, WorkerCount,
+    Candidate, Capability, CapabilityLoad, Catalog, CatalogEntry, Changed, Code, Datatype, Decision, Directory,
+    Durations, Error, Expects, Explanation, Fingerprint, Handler, Parameter, Quarantined, Query, Reply, Request,
+    Response, Snapshot, Statistics, TensorSpec, Value, Verdict, WorkerCount,
 };
 use futures_util::stream::{self, StreamExt};
-use std::sync::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// A replica. Clones are the same replica.
 #[derive(Clone)]
 pub(crate) struct Fake(Arc<Inner>);
 
 struct Inner {
-    catalog: Mutex<Arc<Catalog>>,
+    catalog: watch::Sender<Arc<Catalog>>,
     /// Requests that "gate" lets pass.
     gate: Semaphore,
     /// Requests that hang, and responses that stream, now.
     held: AtomicUsize,
     /// The newest request.
     seen: Mutex<Option<Request>>,
+    /// The newest request that was asked about.
+    explained: Mutex<Option<Request>>,
+    quarantine: Mutex<Vec<Quarantined>>,
+    inside: Mutex<Snapshot>,
+    /// Candidates beside those of the catalog.
+    crowd: AtomicUsize,
 }
 
 /// Counts as held until dropped.
@@ -43,12 +49,17 @@ impl Fake {
         let models = ["echo", "repeat", "endless", "gate", "hang", "fail", "full", "panic", "burst"];
         let mut entries: Vec<_> = models.into_iter().map(entry).collect();
         entries.push(declared());
-        let catalog = Catalog { entries, draining: false };
+        let catalog = Catalog { entries, ..Catalog::default() };
+        let workers = vec![WorkerCount { group: "main".into(), state: "ready", count: 2 }];
         Self(Arc::new(Inner {
-            catalog: Mutex::new(Arc::new(catalog)),
+            catalog: watch::Sender::new(Arc::new(catalog)),
             gate: Semaphore::new(0),
             held: AtomicUsize::new(0),
             seen: Mutex::new(None),
+            explained: Mutex::new(None),
+            quarantine: Mutex::new(Vec::new()),
+            inside: Mutex::new(Snapshot { workers, ..Snapshot::default() }),
+            crowd: AtomicUsize::new(0),
         }))
     }
 
@@ -71,14 +82,37 @@ impl Fake {
     }
 
     pub(crate) fn set_ready(&self, model: &str, ready: bool) {
-        let mut catalog = self.0.catalog.lock().unwrap();
-        let mut changed = Catalog::clone(&catalog);
-        for entry in &mut changed.entries {
-            if entry.handler.model_name() == model {
-                entry.ready = ready;
-            }
-        }
-        *catalog = Arc::new(changed);
+        self.0.catalog.send_modify(|catalog| {
+            let changed = Arc::make_mut(catalog);
+            changed.version += 1;
+            let named = changed.entries.iter_mut().filter(|entry| entry.handler.model_name() == model);
+            named.for_each(|entry| entry.ready = ready);
+        });
+    }
+
+    /// Those who wait for a change of the catalog.
+    pub(crate) fn watchers(&self) -> usize {
+        self.0.catalog.receiver_count()
+    }
+
+    /// The newest request that was asked about.
+    pub(crate) fn explained(&self) -> Request {
+        self.0.explained.lock().unwrap().clone().unwrap()
+    }
+
+    /// Has so many candidates beside those of the catalog.
+    pub(crate) fn crowd(&self, candidates: usize) {
+        self.0.crowd.store(candidates, Ordering::SeqCst);
+    }
+
+    pub(crate) fn quarantine(&self, fingerprint: u64, model: &str) {
+        let (fingerprint, remaining) = (Fingerprint(fingerprint), Duration::from_millis(1500));
+        let one = Quarantined { fingerprint, model: model.into(), deaths: 2, refused: 7, remaining };
+        self.0.quarantine.lock().unwrap().push(one);
+    }
+
+    pub(crate) fn set_loads(&self, loads: Vec<CapabilityLoad>) {
+        self.0.inside.lock().unwrap().capabilities = loads;
     }
 
     fn hold(&self) -> Held {
@@ -142,7 +176,7 @@ impl tower::Service<Request> for Fake {
 
 impl Directory for Fake {
     fn catalog(&self) -> Arc<Catalog> {
-        Arc::clone(&self.0.catalog.lock().unwrap())
+        Arc::clone(&self.0.catalog.borrow())
     }
 
     fn statistics(&self, index: usize) -> Option<Statistics> {
@@ -151,8 +185,58 @@ impl Directory for Fake {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let workers = vec![WorkerCount { group: "main".into(), state: "ready", count: 2 }];
-        Snapshot { workers, ..Snapshot::default() }
+        self.0.inside.lock().unwrap().clone()
+    }
+
+    fn changed(&self, known: u64) -> Changed {
+        let mut catalog = self.0.catalog.subscribe();
+        Box::pin(async move {
+            let _ = catalog.wait_for(|now| now.version != known).await;
+        })
+    }
+
+    fn explain(&self, request: &Request) -> Explanation {
+        *self.0.explained.lock().unwrap() = Some(request.clone());
+        let catalog = self.catalog();
+        let named = |entry: &CatalogEntry| request.query == Query::model(entry.handler.model_name());
+        let of_catalog = catalog.entries.iter().map(|entry| candidate(entry.handler.model_name(), named(entry)));
+        let crowd =
+            (0..self.0.crowd.load(Ordering::SeqCst)).map(|place| candidate(format!("é{place}"), place % 2 == 0));
+        let decision = match &request.query {
+            Query::Model(model) if model == "full" => {
+                Decision::Refuse(Error::new(Code::Overloaded, "the queue is full"))
+            }
+            _ => Decision::Run { worker: "worker-0".into() },
+        };
+        Explanation { query: request.query.to_string(), candidates: of_catalog.chain(crowd).collect(), decision }
+    }
+
+    fn quarantined(&self) -> Vec<Quarantined> {
+        self.0.quarantine.lock().unwrap().clone()
+    }
+
+    fn release(&self, fingerprint: Option<Fingerprint>) -> usize {
+        let mut quarantine = self.0.quarantine.lock().unwrap();
+        let before = quarantine.len();
+        quarantine.retain(|one| fingerprint.is_some_and(|fingerprint| one.fingerprint != fingerprint));
+        before - quarantine.len()
+    }
+}
+
+fn candidate(model: String, matches: bool) -> Candidate {
+    let why = format!("it has model={model}");
+    Candidate {
+        group: "default".into(),
+        capability: format!("model={model}"),
+        function: model,
+        verdict: if matches { Verdict::Matches { unmentioned: 0 } } else { Verdict::Differs { why } },
+        health: "ready",
+        queued: 0,
+        max_queue: 1024,
+        in_flight: 0,
+        workers: 2,
+        expected_wait: Duration::ZERO,
+        chosen: false,
     }
 }
 

@@ -14,6 +14,9 @@ use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use bytes::Bytes;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -34,6 +37,7 @@ pub(crate) async fn start() -> Running {
     start_with(ServerConfig::default()).await
 }
 
+#[allow(clippy::unused_async, reason = "it needs the runtime of the test")]
 pub(crate) async fn start_with(config: ServerConfig) -> Running {
     let fake = Fake::new();
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -52,6 +56,30 @@ impl Running {
     pub(crate) async fn client(&self) -> Client {
         let client = GrpcInferenceServiceClient::new(self.channel().await);
         client.max_decoding_message_size(1 << 30).max_encoding_message_size(1 << 30)
+    }
+
+    /// The answer to one HTTP/1 request, such as `GET /`.
+    pub(crate) async fn http(&self, request: &str, headers: &[(&str, &str)]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let mut lines = vec![format!("{request} HTTP/1.1"), "host: x".into(), "connection: close".into()];
+        lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+        let request = lines.join("\r\n") + "\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        watchdog(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    }
+
+    /// Status and JSON of the answer to one HTTP/1 request.
+    pub(crate) async fn json(&self, request: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        let answer = self.http(request, headers).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+
+    /// How many fingerprints are quarantined.
+    pub(crate) fn fake_quarantined(&self) -> usize {
+        anyserve_core::Directory::quarantined(&self.fake).len()
     }
 
     pub(crate) fn begin_to_leave(&self) {

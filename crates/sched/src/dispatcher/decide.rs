@@ -1,0 +1,198 @@
+//! What is to become of a request that comes now. Nothing is changed here, so that `explain` says what `submit` does.
+
+use std::time::{Duration, Instant};
+
+use anyserve_core::{Code, Error};
+
+use super::Dispatcher;
+use crate::group::Group;
+use crate::quarantine::Standing;
+use crate::queue::{Ahead, Lane, Line, class_of};
+use crate::{GroupId, Job, Payload, Ticket, WorkerId};
+
+/// What would be done with a job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It goes to this worker at once.
+    Run(WorkerId),
+    /// It waits.
+    Wait {
+        /// Requests that go before it, about.
+        ahead: usize,
+        /// How long, as far as that is known.
+        expected: Duration,
+    },
+    /// It is refused.
+    Refuse(Error),
+}
+
+/// How it stands with a handler, for a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outlook {
+    /// Requests that wait for the handler, and those that may.
+    pub queued: usize,
+    /// Requests that may wait for the handler.
+    pub max_queue: usize,
+    /// How long the job would wait, as far as that is known.
+    pub expected: Duration,
+    /// What would be done with it.
+    pub verdict: Verdict,
+}
+
+/// A request that is accepted.
+pub(super) enum Entry {
+    /// On this worker, at once.
+    Run(WorkerId),
+    /// In the queue, in this lane; the victim has to go for it.
+    Wait { lane: Lane, victim: Option<Ticket> },
+    /// Behind its sequence.
+    Behind { victim: Option<Ticket> },
+}
+
+// === impl Dispatcher ===
+
+impl<T: Payload> Dispatcher<T> {
+    /// What would be done with a job now, and how it stands with its handler.
+    pub fn outlook(&self, job: &Job<'_>, now: Instant) -> Outlook {
+        let (queued, max_queue) = self.queued(job.group, job.handler);
+        let (ahead, expected) = self.expected_wait(job, now);
+        let verdict = match self.decide(job, now) {
+            Ok(Entry::Run(worker)) => Verdict::Run(worker),
+            Ok(Entry::Wait { .. } | Entry::Behind { .. }) => Verdict::Wait { ahead: ahead.requests, expected },
+            Err(error) => Verdict::Refuse(error),
+        };
+        Outlook { queued, max_queue, expected, verdict }
+    }
+
+    /// The one of these handlers that a job waits least for; those that are equal take turns.
+    pub fn shortest(&mut self, of: &[(GroupId, usize)], job: &Job<'_>, now: Instant) -> usize {
+        let chosen = self.would_choose(of, job, now);
+        self.turn = self.turn.wrapping_add(usize::from(of.len() > 1));
+        chosen
+    }
+
+    /// The same, without taking a turn.
+    pub fn would_choose(&self, of: &[(GroupId, usize)], job: &Job<'_>, now: Instant) -> usize {
+        let wait = |at: usize| {
+            let (group, handler) = of[at];
+            let job = Job { group, handler, ..job.clone() };
+            (self.groups[group.0].down, self.expected_wait(&job, now).1)
+        };
+        let turn = |offset: usize| (self.turn + offset) % of.len().max(1);
+        (0..of.len()).map(turn).min_by_key(|at| wait(*at)).unwrap_or(0)
+    }
+
+    /// What becomes of a job.
+    ///
+    /// # Errors
+    /// `DEADLINE` if its deadline has passed, `OVERLOADED` with the expected wait if the queue is full or the wait longer
+    /// than the deadline allows, `POISON` if its fingerprint is refused, `UNAVAILABLE` if the group is down, and what its
+    /// sequence says.
+    pub(super) fn decide(&self, job: &Job<'_>, now: Instant) -> Result<Entry, Error> {
+        if job.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Error::new(Code::Deadline, "the deadline passed before the request was queued"));
+        }
+        let group = &self.groups[job.group.0];
+        if group.down {
+            let message = "no worker is running and those that were started died; see the log for why";
+            return Err(Error::new(Code::Unavailable, message).with_retry_after(Duration::from_secs(1)));
+        }
+        let lane = self.lane(job, now)?;
+        if group.rows[job.handler].limits.sequence {
+            return self.decide_in_sequence(job, now);
+        }
+        match self.worker_now(job, lane, now) {
+            Some(worker) => Ok(Entry::Run(worker)),
+            None => self.may_wait(job, now).map(|victim| Entry::Wait { lane, victim }),
+        }
+    }
+
+    fn decide_in_sequence(&self, job: &Job<'_>, now: Instant) -> Result<Entry, Error> {
+        self.sequences.check(job.group, job.handler, job.sequence)?;
+        let victim = self.may_wait(job, now)?;
+        let busy = job.sequence.is_some_and(|call| self.sequences.is_busy(job.group, job.handler, call));
+        // Its lane is known once it has joined.
+        Ok(if busy { Entry::Behind { victim } } else { Entry::Wait { lane: Lane::Any, victim } })
+    }
+
+    /// Where a job may run.
+    fn lane(&self, job: &Job<'_>, now: Instant) -> Result<Lane, Error> {
+        let standing = job.fingerprint.map_or(Standing::Clean, |print| self.quarantine.standing(print, now));
+        match standing {
+            Standing::Clean => Ok(Lane::Any),
+            Standing::Suspect => Ok(Lane::Alone),
+            Standing::Refused => Err(poison(job.fingerprint)),
+        }
+    }
+
+    /// The worker that takes a job at once: only if nobody waits for the same.
+    fn worker_now(&self, job: &Job<'_>, lane: Lane, now: Instant) -> Option<WorkerId> {
+        let group = &self.groups[job.group.0];
+        if lane != Lane::Any || group.queue.anywhere(job.handler) > 0 {
+            return None;
+        }
+        let row = &group.rows[job.handler];
+        if row.limits.max_batch > 1 && row.pace.hold_until(1, now, row.limits.max_delay, now).is_some() {
+            return None;
+        }
+        group.choose_worker(Line { handler: job.handler, lane }, &group.call(job.handler, 1))
+    }
+
+    /// Whether there is room for a job to wait, and time. Returns who has to go for it.
+    fn may_wait(&self, job: &Job<'_>, now: Instant) -> Result<Option<Ticket>, Error> {
+        let (_, wait) = self.expected_wait(job, now);
+        let group = &self.groups[job.group.0];
+        if let Some(left) = job.deadline.map(|deadline| deadline.saturating_duration_since(now))
+            && wait > left
+            && group.load().workers > 0
+        {
+            let message = format!("the expected wait of {wait:.1?} is longer than the {left:.1?} until the deadline");
+            return Err(overloaded(message, wait));
+        }
+        self.room(job, group).map_err(|message| overloaded(message, wait))
+    }
+
+    fn room(&self, job: &Job<'_>, group: &Group) -> Result<Option<Ticket>, String> {
+        let (waiting, most) = self.queued(job.group, job.handler);
+        let bytes = group.queue.bytes();
+        let crowded = waiting >= most;
+        let heavy = bytes > 0 && bytes.saturating_add(job.bytes) > self.config.max_queued_bytes;
+        let full = || format!("the queue is full: {waiting} of {most} requests, {bytes} bytes");
+        if self.requests.len() >= Ticket::MAX_LIVE {
+            return Err(full());
+        }
+        if !crowded && !heavy {
+            return Ok(None);
+        }
+        let handler = crowded.then_some(job.handler);
+        let victim = group.queue.victim(job.priority.index(), job.tenant, handler);
+        let enough = |victim: &Ticket| {
+            let freed = self.known(*victim).map_or(0, |request| request.bytes);
+            !heavy || (bytes - freed).saturating_add(job.bytes) <= self.config.max_queued_bytes
+        };
+        victim.filter(enough).map(Some).ok_or_else(full)
+    }
+
+    /// What goes before a job, and how long it waits, as far as that is known.
+    pub(super) fn expected_wait(&self, job: &Job<'_>, now: Instant) -> (Ahead, Duration) {
+        let group = &self.groups[job.group.0];
+        if group.queue.total() == 0 && self.worker_now(job, Lane::Any, now).is_some() {
+            return (Ahead::default(), Duration::ZERO);
+        }
+        let ahead = group.queue.ahead(job.priority.index(), job.tenant, class_of(job.deadline, now));
+        (ahead, group.wait_behind(job.handler, ahead.work, now))
+    }
+}
+
+fn overloaded(message: String, wait: Duration) -> Error {
+    Error::new(Code::Overloaded, message).with_retry_after(wait.max(Duration::from_millis(1)))
+}
+
+/// The error of a request that is refused because its like killed workers.
+pub(super) fn poison(fingerprint: Option<anyserve_core::Fingerprint>) -> Error {
+    let name = fingerprint.map_or_else(String::new, |print| format!(" {print}"));
+    let message = format!(
+        "requests like this one killed 2 workers: its fingerprint{name} is quarantined; see `anyserve quarantine list`"
+    );
+    Error::new(Code::Poison, message)
+}

@@ -1,0 +1,140 @@
+//! Questions about the pool, answered from the same machine that serves requests.
+
+use std::time::Instant;
+
+use anyserve_core::{Candidate, CapabilityLoad, Decision, Explanation, Quarantined, Request, Verdict as Match};
+use anyserve_sched::{Job, Outlook, Verdict, WorkerId};
+
+use crate::dispatch::{Dispatch, Inner};
+use crate::pool::group_name;
+use crate::routes::{Route, Routes};
+use crate::service::Choice;
+use crate::wishes::Wishes;
+
+/// The handler that a request would go to, and what the machine says to it.
+struct Chosen {
+    index: Option<usize>,
+    decision: Decision,
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// What would be done with this request now, and why. Its inputs are not looked at.
+    pub(crate) fn explain(&self, request: &Request) -> Explanation {
+        let (routes, now) = (self.routes.load(), Instant::now());
+        let chosen = self.choose(request, &routes, now);
+        let matches = verdicts(&request.query, routes.capabilities());
+        let candidate = |(index, verdict)| self.candidate(request, &routes, index, verdict, now);
+        let mut candidates: Vec<_> = matches.into_iter().enumerate().filter_map(candidate).collect();
+        for (index, candidate) in candidates.iter_mut().enumerate() {
+            candidate.chosen = Some(index) == chosen.index;
+        }
+        Explanation { query: request.query.to_string(), candidates, decision: chosen.decision }
+    }
+
+    fn choose(&self, request: &Request, routes: &Routes, now: Instant) -> Chosen {
+        let route = self.admit(request, routes, Choice::Look);
+        let decided = route.and_then(|route| {
+            let wishes = Wishes::of(request, &route.handler, now)?;
+            let job = wishes.job(route.group, route.index);
+            Ok((route.index, self.ask(|dispatch| dispatch.machine.outlook(&job, now))))
+        });
+        match decided {
+            Ok((index, outlook)) => Chosen { index: Some(index), decision: self.decision(outlook.verdict) },
+            Err(error) => Chosen { index: None, decision: Decision::Refuse(error) },
+        }
+    }
+
+    fn decision(&self, verdict: Verdict) -> Decision {
+        match verdict {
+            Verdict::Run(worker) => Decision::Run { worker: self.name_of(worker) },
+            Verdict::Wait { ahead, expected } => Decision::Wait { ahead, expected },
+            Verdict::Refuse(error) => Decision::Refuse(error),
+        }
+    }
+
+    fn candidate(
+        &self,
+        request: &Request,
+        routes: &Routes,
+        index: usize,
+        verdict: Match,
+        now: Instant,
+    ) -> Option<Candidate> {
+        let route = routes.get(index)?;
+        let wishes = Wishes::of(request, &route.handler, now).ok();
+        let job =
+            wishes.as_ref().map_or(Job::new(route.group, route.index), |wishes| wishes.job(route.group, route.index));
+        let (outlook, load) =
+            self.ask(|dispatch| (dispatch.machine.outlook(&job, now), dispatch.machine.load(route.group)));
+        Some(Candidate {
+            group: group_name(),
+            capability: route.handler.capability.to_string(),
+            function: route.handler.function.clone(),
+            verdict,
+            health: self.health(route, &outlook),
+            queued: outlook.queued,
+            max_queue: outlook.max_queue,
+            in_flight: load.in_flight,
+            workers: load.workers,
+            expected_wait: outlook.expected,
+            chosen: false,
+        })
+    }
+
+    fn health(&self, route: &Route, outlook: &Outlook) -> &'static str {
+        let load = self.ask(|dispatch| dispatch.machine.load(route.group));
+        match load {
+            _ if self.is_draining() => "draining",
+            _ if load.down => "down",
+            _ if load.workers == 0 => "starting",
+            _ if outlook.queued >= outlook.max_queue => "saturated",
+            _ => "ready",
+        }
+    }
+
+    /// The load of each capability, in the order of the catalog.
+    pub(crate) fn capability_loads(&self) -> Vec<CapabilityLoad> {
+        let routes = self.routes.load();
+        let load = |dispatch: &Dispatch, route: &Route| {
+            let (queued, max_queue) = dispatch.machine.queued(route.group, route.index);
+            let model = route.handler.model_name();
+            CapabilityLoad { model, queued, max_queue, saturated: queued >= max_queue }
+        };
+        self.ask(|dispatch| routes.all().map(|route| load(dispatch, route)).collect())
+    }
+
+    /// What is refused because it killed workers.
+    pub(crate) fn quarantined(&self) -> Vec<Quarantined> {
+        let (routes, now) = (self.routes.load(), Instant::now());
+        let shown = |record: anyserve_sched::Record| Quarantined {
+            fingerprint: record.fingerprint,
+            model: routes.get(record.handler).map_or_else(String::new, |route| route.handler.model_name()),
+            deaths: record.deaths,
+            refused: record.refused,
+            remaining: record.until.saturating_duration_since(now),
+        };
+        self.ask(|dispatch| dispatch.machine.quarantined(now)).into_iter().map(shown).collect()
+    }
+
+    fn name_of(&self, worker: WorkerId) -> String {
+        self.names.lock().get(&worker).cloned().unwrap_or_default()
+    }
+}
+
+// TEMPORARY until core has it.
+fn verdicts<'a>(
+    query: &anyserve_core::Query,
+    of: impl Iterator<Item = &'a anyserve_core::Capability> + Clone,
+) -> Vec<Match> {
+    let found = anyserve_core::matches_of(query, of.clone());
+    of.enumerate()
+        .map(|(i, _)| {
+            found
+                .iter()
+                .find(|f| f.index == i)
+                .map_or(Match::Differs { why: String::new() }, |f| Match::Matches { unmentioned: f.unmentioned })
+        })
+        .collect()
+}
