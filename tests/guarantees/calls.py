@@ -91,7 +91,7 @@ def pid_of(answer: Any) -> int:
 
 def attempts_of(answer: Any) -> int:
     """How often the request was sent to a worker, as the answer says; the handler saw the same number."""
-    told = answer.parameters[ATTEMPTS].int64_param
+    told = answer.parameters[ATTEMPTS].int64_param if ATTEMPTS in answer.parameters else 1
     assert told == number(answer, "attempt")
     return told
 

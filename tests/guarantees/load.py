@@ -197,8 +197,8 @@ def check(reply, request: Request, payload: str):
 
 
 def attempts_of(reply) -> int:
-    """How often the request was sent to a worker, as its answer says."""
-    return reply.parameters["anyserve_attempts"].int64_param if "anyserve_attempts" in reply.parameters else 0
+    """How often the request was sent to a worker, as its answer says; once if it says nothing."""
+    return reply.parameters["anyserve_attempts"].int64_param if "anyserve_attempts" in reply.parameters else 1
 
 
 def check_stream(replies: list, request: Request) -> int:

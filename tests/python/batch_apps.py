@@ -111,7 +111,7 @@ def count(request: ModelInferRequest) -> dict[str, object]:
 
 @serial.capability(type="gate", max_batch_size=8)  # 4
 def gated(requests: list[ModelInferRequest]) -> list[object]:
-    """Wait for the gate of the first call alone, then raise if any request says so."""
+    """Wait for the gate of the first request, once, then raise if any request says so."""
     if "gate" in requests[0].parameters:
         Path(requests[0].parameters.pop("gate")).read_bytes()
     check(requests)
@@ -159,7 +159,7 @@ async def hold(requests: list[ModelInferRequest], contexts: list[Context]) -> li
     except asyncio.CancelledError:
         note(seen, "cancelled")
         # Cleaning up takes a while: a second cancel would end it.
-        await asyncio.sleep(0)
+        await released.wait()
         note(seen, ", cleaned up")
         raise
     return [{"cancelled": [context.cancelled]} for context in contexts]
@@ -182,6 +182,11 @@ async def two(requests: list[ModelInferRequest]) -> list[object]:
     return [{"n": [most]} for _ in requests]
 
 
+@asynchronous.capability(type="gate", max_batch_size=8)  # 4
+async def agated(requests: list[ModelInferRequest]) -> list[object]:
+    return gated(requests)
+
+
 # === threads ===
 
 together = threading.Barrier(2)
@@ -197,3 +202,8 @@ def meet(requests: list[ModelInferRequest]) -> list[object]:
 def embed_on_a_thread(requests: list[ModelInferRequest]) -> list[object]:
     check(requests)
     return [answer(requests, one) for one in requests]
+
+
+@threads.capability(type="gate", max_batch_size=8)  # 2
+def gated_on_a_thread(requests: list[ModelInferRequest]) -> list[object]:
+    return gated(requests)

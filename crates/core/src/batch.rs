@@ -99,6 +99,7 @@ mod tests {
             request(&[], &[]),
             request(&[A], &[]),
             request(&[A, A], &[]),
+            request(&[B, B], &[]),
             request(&[A, B], &[]),
             request(&[("other", Datatype::Fp32, &[1, 3])], &[]),
             request(&[("a", Datatype::Fp16, &[1, 3])], &[]),
@@ -109,6 +110,7 @@ mod tests {
             request(&[A], &["x"]),
             request(&[A], &["y"]),
             request(&[A], &["x", "x"]),
+            request(&[A], &["y", "y"]),
             request(&[A], &["x", "y"]),
         ];
         let keys: Vec<_> = kinds.iter().map(|kind| batch_key(kind, &handler(8), &state)).collect();

@@ -32,7 +32,7 @@ pub use check::check_request;
 pub use code::Code;
 pub use datatype::Datatype;
 pub use error::Error;
-pub use explain::{Candidate, Decision, Explanation, Verdict};
+pub use explain::{Candidate, Decision, Explanation, Verdict, verdicts, why_not};
 pub use handler::Handler;
 pub use index::Index;
 pub use limits::Limits;

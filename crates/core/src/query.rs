@@ -130,6 +130,11 @@ impl Condition {
         Self { key: key.into(), op: Op::Equals(value.into()) }
     }
 
+    /// Whether a capability may satisfy it with the key and without: the key is mentioned, but not decided on.
+    pub(crate) fn denies_a_value(&self) -> bool {
+        matches!(self.op, Op::NotEquals(_) | Op::NotIn(_))
+    }
+
     fn heap_size(&self) -> usize {
         let text = match &self.op {
             Op::Equals(text) | Op::NotEquals(text) => text.len(),

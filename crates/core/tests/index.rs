@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use anyserve_core::{Capability, Condition, Index, Match, Op, Query, Value, matches_of};
+use anyserve_core::{Capability, Condition, Index, Match, Op, Query, Value, Verdict, matches_of, verdicts};
 use anyserve_testkit::Chance;
 
 const CATALOGS: u64 = 1_000;
@@ -116,8 +116,22 @@ fn agrees(index: &Index, list: &[Capability], query: &Query) {
     assert_eq!(index.matches(query).iter().collect::<Vec<_>>(), every, "{query:?}");
     assert_eq!(index.best(query).to_vec(), most_specific(&matches), "{query:?}");
     assert_eq!(index.best(query).to_vec(), most_specific(&matches), "{query:?}, looked up");
+    says_the_same(&matches, list, query);
     let third: Vec<_> = matches.into_iter().filter(|one| one.index % 3 == 0).collect();
     assert_eq!(index.best_where(query, |place| place % 3 == 0).to_vec(), most_specific(&third), "{query:?}, a third");
+}
+
+/// What is explained is what is done: a verdict for each, which is that of the definition, with a reason if it differs.
+fn says_the_same(matches: &[Match], list: &[Capability], query: &Query) {
+    let mut expected = vec![None; list.len()];
+    for one in matches {
+        expected[one.index] = Some(one.unmentioned);
+    }
+    let found = verdicts(query, list.iter()).into_iter().map(|verdict| match verdict {
+        Verdict::Matches { unmentioned } => Some(unmentioned),
+        Verdict::Differs { why } => why.is_empty().then_some(usize::MAX),
+    });
+    assert!(found.eq(expected), "{query:?}, explained");
 }
 
 #[test]

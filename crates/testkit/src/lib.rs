@@ -2,6 +2,7 @@
 //! seed replays exactly.
 
 mod chance;
+pub mod simulation;
 mod timeline;
 
 pub use chance::Chance;

@@ -24,6 +24,7 @@ pub struct Hello {
 }
 
 /// One row of the handler table.
+#[allow(clippy::struct_excessive_bools)] // Each is a field of the protocol.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Handler {
     /// Key-values that it serves.

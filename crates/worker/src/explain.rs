@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use anyserve_core::{Candidate, CapabilityLoad, Decision, Explanation, Quarantined, Request, Verdict as Match};
+use anyserve_core::{
+    Candidate, CapabilityLoad, Decision, Explanation, Quarantined, Request, Verdict as Match, verdicts,
+};
 use anyserve_sched::{Job, Outlook, Verdict, WorkerId};
 
 use crate::dispatch::{Dispatch, Inner};
@@ -121,20 +123,4 @@ impl Inner {
     fn name_of(&self, worker: WorkerId) -> String {
         self.names.lock().get(&worker).cloned().unwrap_or_default()
     }
-}
-
-// TEMPORARY until core has it.
-fn verdicts<'a>(
-    query: &anyserve_core::Query,
-    of: impl Iterator<Item = &'a anyserve_core::Capability> + Clone,
-) -> Vec<Match> {
-    let found = anyserve_core::matches_of(query, of.clone());
-    of.enumerate()
-        .map(|(i, _)| {
-            found
-                .iter()
-                .find(|f| f.index == i)
-                .map_or(Match::Differs { why: String::new() }, |f| Match::Matches { unmentioned: f.unmentioned })
-        })
-        .collect()
 }

@@ -48,7 +48,7 @@ pub(crate) struct Pending {
     emitted: bool,
 }
 
-/// Parameter of a response: how often the request was sent to a worker.
+/// Parameter of a response: how often the request was sent to a worker; once if it is not there.
 const ATTEMPTS: &str = "anyserve_attempts";
 
 /// What every response repeats of its request.
@@ -87,9 +87,9 @@ impl Echo {
         Self { id, model, version: version.to_owned() }
     }
 
-    /// The response as the caller gets it; the first one of a request tells how often that was sent.
+    /// The response as the caller gets it; the first one of a request that was sent more than once tells how often.
     pub(crate) fn fill(self, mut response: Response, attempts: Option<u32>) -> Response {
-        if let Some(attempts) = attempts {
+        if let Some(attempts) = attempts.filter(|attempts| *attempts > 1) {
             response.parameters.push((ATTEMPTS.to_owned(), Parameter::Int(attempts.into())));
         }
         Response { id: self.id, model: self.model, version: self.version, ..response }

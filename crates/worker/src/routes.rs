@@ -1,9 +1,8 @@
 //! From a query to the handler that serves it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Query, matches_of};
+use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Query};
 use anyserve_sched::GroupId;
 
 use crate::statistics::Counters;
@@ -23,8 +22,16 @@ pub(crate) struct Route {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     routes: Vec<Arc<Route>>,
-    /// What each model name comes to, so that a request that names one need not search.
-    by_model: HashMap<String, Arc<Route>>,
+    index: Index,
+}
+
+/// The routes that suit a request alike; at least one.
+#[derive(Debug)]
+pub(crate) struct Candidates<'a> {
+    routes: &'a [Arc<Route>],
+    found: Arc<[u32]>,
+    /// Only routes of this version are meant.
+    version: Option<&'a str>,
 }
 
 // === impl Routes ===
@@ -36,39 +43,28 @@ impl Routes {
             let (handler, version) = (Arc::clone(handler), handler.version());
             Arc::new(Route { group, index, handler, version, counters: Arc::default() })
         };
-        let mut routes = Self { routes: handlers.iter().enumerate().map(route).collect(), by_model: HashMap::new() };
-        routes.by_model = routes
-            .names()
-            .filter_map(|name| Some((routes.search_version(&Query::model(&name), "")?, name)))
-            .map(|(route, name)| (name, route))
-            .collect();
-        routes
+        let routes = handlers.iter().enumerate().map(route).collect();
+        Self { routes, index: Index::new(handlers.iter().map(|handler| &handler.capability)) }
     }
 
-    fn names(&self) -> impl Iterator<Item = String> {
-        let keys = |route: &Arc<Route>| {
-            let value = |key| route.handler.capability.get(key).map(ToString::to_string);
-            [value("model"), value("type")]
-        };
-        self.routes.iter().flat_map(keys).flatten()
-    }
-
-    /// The route that a query comes to: the most specific match and, among several, one of the asked-for version.
+    /// The routes that a query comes to: the most specific matches of the asked-for version. Where no match is of that
+    /// version, they are the most specific of all, so that the check of the request can say which version there is.
     ///
     /// # Errors
     /// `NO_CAPABILITY` if nothing matches.
-    pub(crate) fn find(&self, query: &Query, version: &str) -> Result<Arc<Route>, Error> {
-        let found = match query {
-            Query::Model(name) if version.is_empty() => self.by_model.get(name).cloned(),
-            query => self.search_version(query, version),
-        };
-        found.ok_or_else(|| self.none(query))
-    }
-
-    fn search_version(&self, query: &Query, version: &str) -> Option<Arc<Route>> {
-        let found = matches_of(query, self.routes.iter().map(|route| &route.handler.capability));
-        let versioned = found.iter().find(|found| self.routes[found.index].version == version);
-        versioned.or(found.first()).map(|found| Arc::clone(&self.routes[found.index]))
+    pub(crate) fn candidates<'a>(&'a self, query: &Query, version: &'a str) -> Result<Candidates<'a>, Error> {
+        let best = Candidates { routes: &self.routes, found: self.index.best(query), version: None };
+        if best.found.is_empty() {
+            return Err(self.none(query));
+        }
+        if version.is_empty() || best.iter().all(|route| route.version == version) {
+            return Ok(best);
+        }
+        if best.iter().any(|route| route.version == version) {
+            return Ok(Candidates { version: Some(version), ..best });
+        }
+        let found = self.index.best_where(query, |place| at(&self.routes, place).version == version);
+        Ok(if found.is_empty() { best } else { Candidates { found, ..best } })
     }
 
     fn none(&self, query: &Query) -> Error {
@@ -106,10 +102,25 @@ impl Routes {
     }
 }
 
+// === impl Candidates ===
+
+impl<'a> Candidates<'a> {
+    /// Each of them, in the order of the catalog.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a Arc<Route>> {
+        let (routes, version) = (self.routes, self.version);
+        let all = self.found.iter().map(move |place| at(routes, *place));
+        all.filter(move |route| version.is_none_or(|version| route.version == version))
+    }
+}
+
+fn at(routes: &[Arc<Route>], place: u32) -> &Arc<Route> {
+    &routes[usize::try_from(place).expect("it is a place of this list")]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyserve_core::{Capability, Value};
+    use anyserve_core::Value;
 
     fn routes(capabilities: &[&[(&str, &str)]]) -> Routes {
         let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Value::Text((*value).to_owned()));
@@ -118,15 +129,43 @@ mod tests {
         Routes::new(GroupId(0), &capabilities.iter().map(handler).collect::<Vec<_>>())
     }
 
+    fn candidates(routes: &Routes, query: &Query, version: &str) -> Vec<usize> {
+        let found: Vec<_> = routes.candidates(query, version).unwrap().iter().map(|route| route.index).collect();
+        found
+    }
+
     #[test]
-    fn the_shortcut_by_model_name_gives_what_the_definition_gives() {
-        let routes = routes(&[&[("type", "chat"), ("model", "echo")], &[("type", "echo")], &[("type", "chat")]]);
-        for name in ["echo", "chat", "nothing"] {
-            let (short, long) = (routes.find(&Query::model(name), ""), routes.search_version(&Query::model(name), ""));
-            assert_eq!(short.ok().map(|route| route.index), long.map(|route| route.index), "{name}");
-        }
-        let error = routes.find(&Query::model("nothing"), "").unwrap_err();
+    fn all_that_match_best_are_candidates() {
+        let list: [&[_]; 4] =
+            [&[("type", "echo")], &[("type", "chat"), ("model", "a")], &[("type", "chat")], &[("type", "chat")]];
+        let routes = routes(&list);
+        assert_eq!(candidates(&routes, &Query::model("chat"), ""), [2, 3]);
+        assert_eq!(candidates(&routes, &Query::model("a"), ""), [1]);
+        assert_eq!(candidates(&routes, &Query::all(vec![]), ""), [0, 2, 3]);
+    }
+
+    #[test]
+    fn a_version_is_looked_for_among_the_best_then_among_all_that_match() {
+        let one: &[_] = &[("model", "a"), ("version", "1")];
+        let two: &[_] = &[("model", "a"), ("version", "2")];
+        let routes = routes(&[one, two, &[("model", "a"), ("version", "3"), ("gpu", "yes")], two, &[("model", "b")]]);
+        let query = Query::model("a");
+        assert_eq!(candidates(&routes, &query, ""), [0, 1, 3]);
+        assert_eq!(candidates(&routes, &query, "2"), [1, 3]);
+        assert_eq!(candidates(&routes, &query, "3"), [2], "less specific, but of that version");
+        assert_eq!(candidates(&routes, &query, "4"), [0, 1, 3], "the check of the request names what there is");
+        assert_eq!(candidates(&routes, &Query::model("b"), "1"), [4], "1 is the version of what names none");
+    }
+
+    #[test]
+    fn what_nothing_matches_is_an_error_that_names_what_is_served() {
+        let routes = routes(&[&[("type", "chat"), ("model", "echo")], &[("type", "embed")]]);
+        let error = routes.candidates(&Query::model("nothing"), "").unwrap_err();
         assert_eq!(error.code, Code::NoCapability);
-        assert!(error.message.starts_with("Request for unknown model: 'nothing'"), "{}", error.message);
+        let message =
+            "Request for unknown model: 'nothing' is not found; served here: model=echo,type=chat | type=embed";
+        assert_eq!(error.message, message);
+        let error = routes.candidates(&Query::parse("type=code").unwrap(), "2").unwrap_err();
+        assert_eq!(error.message, "no capability matches 'type=code'; served here: model=echo,type=chat | type=embed");
     }
 }

@@ -127,8 +127,26 @@ impl Inner {
         if routes.is_empty() {
             return Err(Error::new(Code::Starting, "no worker is ready yet").with_retry_after(Duration::from_secs(1)));
         }
-        let _ = choice;
-        routes.find(&request.query, &request.version)
+        let candidates = routes.candidates(&request.query, &request.version)?;
+        let mut alike = candidates.iter();
+        match (alike.next(), alike.next()) {
+            (Some(only), None) => Ok(Arc::clone(only)),
+            _ => Ok(Arc::clone(self.shortest(request, &candidates.iter().collect::<Vec<_>>(), choice))),
+        }
+    }
+
+    /// Of routes that suit a request alike, the one that it waits least for; those that are equal take turns.
+    fn shortest<'a>(&self, request: &Request, routes: &[&'a Arc<Route>], choice: Choice) -> &'a Arc<Route> {
+        let (now, first) = (Instant::now(), routes[0]);
+        // What is wrong with its wishes is said when it is queued.
+        let Ok(wishes) = Wishes::of(request, &first.handler, now) else { return first };
+        let (job, of) = (wishes.job(first.group, first.index), routes.iter().map(|route| (route.group, route.index)));
+        let of: Vec<_> = of.collect();
+        let chosen = match choice {
+            Choice::Take => self.dispatch.lock().machine.shortest(&of, &job, now),
+            Choice::Look => self.ask(|dispatch| dispatch.machine.would_choose(&of, &job, now)),
+        };
+        routes[chosen]
     }
 
     pub(crate) fn is_draining(&self) -> bool {

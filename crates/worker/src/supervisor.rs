@@ -152,6 +152,8 @@ impl Supervisor {
         let config = &self.pool.config;
         let mut command = Command::new(&config.program);
         command.args(&config.arguments).arg("--socket").arg(socket).arg("--worker-id").arg(worker.0.to_string());
+        // The workers run the users' code, which is none of the operator's business.
+        command.env_remove("ANYSERVE_ADMIN_TOKEN");
         command.envs(config.environment.iter().map(|(name, value)| (name, value)));
         command
     }

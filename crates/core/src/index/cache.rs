@@ -1,10 +1,9 @@
 //! What queries came to, bounded: callers write the queries.
 
-use std::hash::RandomState;
 use std::sync::Arc;
 
 use quick_cache::sync::{Cache as Concurrent, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::Query;
 
@@ -21,7 +20,7 @@ const SHARDS: usize = 16;
 struct Bytes;
 
 /// Answers by query. The hash is keyed at random, since callers choose what is hashed.
-pub(super) struct Cache(Concurrent<Query, Arc<[u32]>, Bytes, RandomState>);
+pub(super) struct Cache(Concurrent<Query, Arc<[u32]>, Bytes>);
 
 // === impl Bytes ===
 
@@ -40,7 +39,7 @@ impl Cache {
         let mut options = OptionsBuilder::new();
         options.shards(SHARDS).estimated_items_capacity(entries).weight_capacity(ENTRIES * LEAST);
         let options = options.build().expect("both capacities are set");
-        Self(Concurrent::with_options(options, Bytes, RandomState::new(), DefaultLifecycle::default()))
+        Self(Concurrent::with_options(options, Bytes, DefaultHashBuilder::default(), DefaultLifecycle::default()))
     }
 
     /// What a query came to before or, if that is not known any more, comes to now.

@@ -1,117 +1,119 @@
 //! The capabilities whose value of one key is a number, in the order of the numbers.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use roaring::RoaringBitmap;
-
+use super::bits::Bits;
+use super::set::Set;
 use crate::Value;
-
-/// Places that a comparison removes at most from a set that is kept.
-const STEP: u64 = 512;
-
-/// Below this many, places are removed one by one faster than as a set.
-const FEW: u64 = 16;
 
 /// From here on two whole numbers may be one float.
 const WIDE: u64 = 1 << 53;
 
+/// Shorter runs of numbers are taken one by one.
+const SHORT: usize = 64;
+
 /// Who has which number.
+///
+/// A run of numbers comes to a set: who has one of the first so many, without who has one of the first so many less.
 pub(super) struct Numbers {
-    all: RoaringBitmap,
-    /// Every number once, as the float that comparisons take it for, with who has it; in order.
-    values: Vec<(f64, RoaringBitmap)>,
-    /// How many of `values` are in a set that is kept, and that set; in order, the first empty.
-    kept: Vec<(usize, RoaringBitmap)>,
-    /// Who has which whole number that its float does not tell from its neighbours.
-    wide: HashMap<i64, RoaringBitmap>,
-    all_wide: RoaringBitmap,
+    /// Every number, as the float that comparisons take it for, with its place; by number, and then by place.
+    sorted: Vec<(f64, u32)>,
+    /// Who has one of the first none, of the first `step`, of the first `2 * step` numbers, and so on.
+    kept: Vec<Bits>,
+    /// As many as a set of bits has words: then what is not kept takes about as long to set as a set takes to copy.
+    step: usize,
+    /// Who has which whole number that its float does not tell from its neighbours, and who has any such number.
+    wide: HashMap<i64, Set>,
+    all_wide: Set,
+    of: u32,
 }
 
 // === impl Numbers ===
 
 impl Numbers {
-    /// Of one key's values with the places of their capabilities. What is no number is left out.
-    pub(super) fn new(values: &[(u32, &Value)]) -> Self {
-        let mut wide: HashMap<i64, RoaringBitmap> = HashMap::new();
-        for (place, value) in values {
-            if let Value::Int(whole) = value
-                && is_wide(*whole)
-            {
-                wide.entry(*whole).or_default().insert(*place);
-            }
+    /// Of one key's values with their places, which are in order and below `of`. What is no number is left out.
+    pub(super) fn new(values: &[(u32, &Value)], of: u32) -> Self {
+        let number = |(place, value): &(u32, &Value)| Some((value.as_number()?, *place));
+        let mut sorted: Vec<(f64, u32)> = values.iter().filter_map(number).collect();
+        sorted.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let step = Bits::words(of).max(SHORT);
+        let wide = wide(values, of);
+        let mut all_wide = Set::default();
+        for some in wide.values() {
+            all_wide.add(some);
         }
-        let all_wide = wide.values().fold(RoaringBitmap::new(), |all, some| all | some);
-        let values = grouped(values.iter().filter_map(|(place, value)| Some((value.as_number()?, *place))));
-        let (kept, all) = running(&values);
-        Self { all, values, kept, wide, all_wide }
+        Self { kept: running(&sorted, step, of), sorted, step, wide, all_wide, of }
     }
 
-    /// Who has the number that a text spells; `None` if nobody has.
-    pub(super) fn spelled(&self, text: &str) -> Option<Cow<'_, RoaringBitmap>> {
+    /// Who has the number that a text spells.
+    pub(super) fn spelled(&self, text: &str) -> Option<Set> {
         let number: f64 = text.parse().ok()?;
-        let place = self.values.binary_search_by(|(own, _)| own.total_cmp(&(number + 0.0))).ok()?;
-        let alike = &self.values[place].1;
+        let run = self.rank(|own| own < number)..self.rank(|own| own <= number);
+        let alike = (!run.is_empty()).then(|| self.set(run))?;
         match text.parse() {
-            Ok(whole) if is_wide(whole) => Some(Cow::Owned(self.exactly(whole, alike))),
-            _ => Some(Cow::Borrowed(alike)),
+            Ok(whole) if is_wide(whole) => Some(self.exactly(whole, alike)),
+            _ => Some(alike),
         }
     }
 
     /// Of those with the same float, who has this whole number, or was given as a float.
-    fn exactly(&self, whole: i64, alike: &RoaringBitmap) -> RoaringBitmap {
-        let floats = alike - &self.all_wide;
-        self.wide.get(&whole).map_or_else(|| floats.clone(), |whole| &floats | whole)
+    fn exactly(&self, whole: i64, mut alike: Set) -> Set {
+        alike.remove(&self.all_wide);
+        self.wide.get(&whole).into_iter().for_each(|own| alike.add(own));
+        alike
     }
 
-    /// Keeps of a set who has a number below this.
-    pub(super) fn keep_below(&self, bound: f64, set: &mut RoaringBitmap) {
-        self.keep_first(self.values.partition_point(|(own, _)| *own < bound), set);
+    /// Who has a number below this. Nothing is below, above or equal to what is not a number.
+    pub(super) fn below(&self, bound: f64) -> Set {
+        self.set(0..self.rank(|own| own < bound))
     }
 
-    /// Keeps of a set who has a number not above this.
-    pub(super) fn keep_up_to(&self, bound: f64, set: &mut RoaringBitmap) {
-        self.keep_first(self.values.partition_point(|(own, _)| *own <= bound), set);
+    /// Who has a number not above this.
+    pub(super) fn up_to(&self, bound: f64) -> Set {
+        self.set(0..self.rank(|own| own <= bound))
     }
 
-    /// Keeps of a set who has a number above this.
-    pub(super) fn keep_above(&self, bound: f64, set: &mut RoaringBitmap) {
-        self.keep_after(self.values.partition_point(|(own, _)| *own <= bound), bound, set);
+    /// Who has a number above this.
+    pub(super) fn above(&self, bound: f64) -> Set {
+        self.set(self.rank(|own| own.partial_cmp(&bound).is_none_or(Ordering::is_le))..self.sorted.len())
     }
 
-    /// Keeps of a set who has a number not below this.
-    pub(super) fn keep_from(&self, bound: f64, set: &mut RoaringBitmap) {
-        self.keep_after(self.values.partition_point(|(own, _)| *own < bound), bound, set);
+    /// Who has a number not below this.
+    pub(super) fn from(&self, bound: f64) -> Set {
+        self.set(self.rank(|own| own.partial_cmp(&bound).is_none_or(Ordering::is_lt))..self.sorted.len())
     }
 
-    /// Keeps of a set who has one of the first so many numbers.
-    fn keep_first(&self, len: usize, set: &mut RoaringBitmap) {
-        let (kept, first) = &self.kept[self.kept.partition_point(|(kept, _)| *kept < len)];
-        *set &= first;
-        self.remove(len..*kept, set);
+    /// How many numbers there are before the first that `before` does not hold for.
+    fn rank(&self, before: impl Fn(f64) -> bool) -> usize {
+        self.sorted.partition_point(|(own, _)| before(*own))
     }
 
-    /// Keeps of a set who has a number, but none of the first so many. None is above what is not a number.
-    fn keep_after(&self, len: usize, bound: f64, set: &mut RoaringBitmap) {
-        if bound.is_nan() {
-            set.clear();
-            return;
+    /// Who has a number of this run.
+    fn set(&self, run: Range<usize>) -> Set {
+        if run.len() < SHORT {
+            let mut places: Vec<u32> = self.sorted[run].iter().map(|(_, place)| *place).collect();
+            places.sort_unstable();
+            return Set::new(&places, self.of);
         }
-        let (kept, first) = &self.kept[self.kept.partition_point(|(kept, _)| *kept <= len) - 1];
-        *set &= &self.all;
-        *set -= first;
-        self.remove(*kept..len, set);
+        let (start, rest_of_start) = self.first(run.start);
+        let (end, rest_of_end) = self.first(run.end);
+        let mut bits = end.clone();
+        for (_, place) in rest_of_end {
+            bits.set(*place);
+        }
+        bits.remove(start);
+        for (_, place) in rest_of_start {
+            bits.clear(*place);
+        }
+        Set::Many(bits)
     }
 
-    fn remove(&self, numbers: Range<usize>, set: &mut RoaringBitmap) {
-        for (_, some) in &self.values[numbers] {
-            if some.len() < FEW {
-                some.iter().for_each(|place| _ = set.remove(place));
-            } else {
-                *set -= some;
-            }
-        }
+    /// The first so many numbers: the set that is kept of most of them, and the rest.
+    fn first(&self, len: usize) -> (&Bits, &[(f64, u32)]) {
+        let most = len / self.step;
+        (&self.kept[most], &self.sorted[most * self.step..len])
     }
 }
 
@@ -119,25 +121,26 @@ fn is_wide(whole: i64) -> bool {
     whole.unsigned_abs() >= WIDE
 }
 
-/// Every number once, in order, with who has it. The two zeros are one number.
-fn grouped(numbers: impl Iterator<Item = (f64, u32)>) -> Vec<(f64, RoaringBitmap)> {
-    let mut numbers: Vec<_> = numbers.map(|(number, place)| (number + 0.0, place)).collect();
-    numbers.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    let groups = numbers.chunk_by(|(one, _), (other, _)| one.total_cmp(other).is_eq());
-    groups.map(|group| (group[0].0, group.iter().map(|(_, place)| *place).collect())).collect()
-}
-
-/// The sets to keep, and the set of all, which is the last of them.
-fn running(values: &[(f64, RoaringBitmap)]) -> (Vec<(usize, RoaringBitmap)>, RoaringBitmap) {
-    let (mut all, mut since) = (RoaringBitmap::new(), 0);
-    let mut kept = vec![(0, RoaringBitmap::new())];
-    for (place, (_, some)) in values.iter().enumerate() {
-        all |= some;
-        since += some.len();
-        if since >= STEP || place + 1 == values.len() {
-            kept.push((place + 1, all.clone()));
-            since = 0;
+fn wide(values: &[(u32, &Value)], of: u32) -> HashMap<i64, Set> {
+    let mut places: HashMap<i64, Vec<u32>> = HashMap::new();
+    for (place, value) in values {
+        if let Value::Int(whole) = value
+            && is_wide(*whole)
+        {
+            places.entry(*whole).or_default().push(*place);
         }
     }
-    (kept, all)
+    places.into_iter().map(|(whole, places)| (whole, Set::new(&places, of))).collect()
+}
+
+fn running(sorted: &[(f64, u32)], step: usize, of: u32) -> Vec<Bits> {
+    let mut kept = vec![Bits::none(of)];
+    for numbers in sorted.chunks_exact(step) {
+        let mut next = kept[kept.len() - 1].clone();
+        for (_, place) in numbers {
+            next.set(*place);
+        }
+        kept.push(next);
+    }
+    kept
 }

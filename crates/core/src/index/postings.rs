@@ -3,58 +3,66 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use roaring::RoaringBitmap;
-
 use super::numbers::Numbers;
+use super::set::Set;
 use crate::{Op, Value};
 
 /// Everything about one key.
 pub(super) struct Postings {
     /// Who has the key.
-    there: RoaringBitmap,
-    texts: HashMap<String, RoaringBitmap>,
+    there: Set,
+    texts: HashMap<String, Set>,
     /// Who has `false`, and who has `true`.
-    truths: [RoaringBitmap; 2],
+    truths: [Set; 2],
     numbers: Numbers,
 }
 
 // === impl Postings ===
 
 impl Postings {
-    /// Of the key's values with the places of their capabilities, in the order of the places.
-    pub(super) fn new(values: &[(u32, &Value)]) -> Self {
-        let mut texts: HashMap<String, RoaringBitmap> = HashMap::new();
-        let mut truths = [RoaringBitmap::new(), RoaringBitmap::new()];
+    /// Of the key's values with their places, which are in order and below `of`.
+    pub(super) fn new(values: &[(u32, &Value)], of: u32) -> Self {
+        let mut texts: HashMap<&str, Vec<u32>> = HashMap::new();
+        let mut truths = [Vec::new(), Vec::new()];
         for (place, value) in values {
             match value {
-                Value::Text(text) => _ = texts.entry(text.clone()).or_default().insert(*place),
-                Value::Bool(truth) => _ = truths[usize::from(*truth)].insert(*place),
+                Value::Text(text) => texts.entry(text).or_default().push(*place),
+                Value::Bool(truth) => truths[usize::from(*truth)].push(*place),
                 Value::Int(_) | Value::Float(_) => {}
             }
         }
-        let there = values.iter().map(|(place, _)| *place).collect();
-        Self { there, texts, truths, numbers: Numbers::new(values) }
+        let there: Vec<u32> = values.iter().map(|(place, _)| *place).collect();
+        Self {
+            there: Set::new(&there, of),
+            texts: texts.into_iter().map(|(text, places)| (text.to_owned(), Set::new(&places, of))).collect(),
+            truths: truths.map(|places| Set::new(&places, of)),
+            numbers: Numbers::new(values, of),
+        }
     }
 
     /// Who has the key.
-    pub(super) fn there(&self) -> &RoaringBitmap {
+    pub(super) fn there(&self) -> &Set {
         &self.there
     }
 
     /// Who has a value that is spelled so, as [`Value::is_spelled`] has it.
-    pub(super) fn spelled(&self, text: &str) -> Cow<'_, RoaringBitmap> {
-        let sets = [self.texts.get(text).map(Cow::Borrowed), self.truth(text), self.numbers.spelled(text)];
-        let both = |one: Cow<'_, RoaringBitmap>, other: Cow<'_, RoaringBitmap>| Cow::Owned(&*one | &*other);
-        sets.into_iter().flatten().reduce(both).unwrap_or_default()
+    pub(super) fn spelled(&self, text: &str) -> Cow<'_, Set> {
+        let texts = self.texts.get(text).map(Cow::Borrowed);
+        let sets = [texts, self.truth(text).map(Cow::Borrowed), self.numbers.spelled(text).map(Cow::Owned)];
+        let any = sets.into_iter().flatten().reduce(|mut all: Cow<'_, Set>, some| {
+            all.to_mut().add(&some);
+            all
+        });
+        any.unwrap_or_default()
     }
 
-    fn truth(&self, text: &str) -> Option<Cow<'_, RoaringBitmap>> {
+    fn truth(&self, text: &str) -> Option<&Set> {
         let place = ["false", "true"].iter().position(|truth| *truth == text)?;
-        Some(Cow::Borrowed(&self.truths[place]))
+        Some(&self.truths[place])
     }
 
     /// Who satisfies a condition on this key, where that is known without work.
-    pub(super) fn at_hand(&self, op: &Op) -> Option<Cow<'_, RoaringBitmap>> {
+    pub(super) fn at_hand(&self, op: &Op) -> Option<Cow<'_, Set>> {
         match op {
             Op::Equals(text) => Some(self.spelled(text)),
             Op::Exists => Some(Cow::Borrowed(&self.there)),
@@ -63,24 +71,25 @@ impl Postings {
     }
 
     /// Keeps those of a set that satisfy a condition on this key.
-    pub(super) fn narrow(&self, set: &mut RoaringBitmap, op: &Op) {
+    pub(super) fn narrow(&self, set: &mut Set, op: &Op) {
         match op {
-            Op::Equals(text) => *set &= &*self.spelled(text),
-            Op::NotEquals(text) => *set -= &*self.spelled(text),
-            Op::In(texts) => self.keep_any_of(texts, set),
-            Op::NotIn(texts) => texts.iter().for_each(|text| *set -= &*self.spelled(text)),
-            Op::Exists => *set &= &self.there,
-            Op::Missing => *set -= &self.there,
-            Op::Less(bound) => self.numbers.keep_below(bound.get(), set),
-            Op::AtMost(bound) => self.numbers.keep_up_to(bound.get(), set),
-            Op::Greater(bound) => self.numbers.keep_above(bound.get(), set),
-            Op::AtLeast(bound) => self.numbers.keep_from(bound.get(), set),
+            Op::Equals(text) => set.keep(&self.spelled(text)),
+            Op::NotEquals(text) => set.remove(&self.spelled(text)),
+            Op::In(texts) => set.keep(&self.any_of(texts)),
+            Op::NotIn(texts) => texts.iter().for_each(|text| set.remove(&self.spelled(text))),
+            Op::Exists => set.keep(&self.there),
+            Op::Missing => set.remove(&self.there),
+            Op::Less(bound) => set.keep(&self.numbers.below(bound.get())),
+            Op::AtMost(bound) => set.keep(&self.numbers.up_to(bound.get())),
+            Op::Greater(bound) => set.keep(&self.numbers.above(bound.get())),
+            Op::AtLeast(bound) => set.keep(&self.numbers.from(bound.get())),
         }
     }
 
-    /// Part by part, since a set that is narrow already makes narrow parts.
-    fn keep_any_of(&self, texts: &[String], set: &mut RoaringBitmap) {
-        let parts = texts.iter().map(|text| &*set & &*self.spelled(text));
-        *set = parts.fold(RoaringBitmap::new(), |all, part| all | part);
+    fn any_of(&self, texts: &[String]) -> Set {
+        texts.iter().fold(Set::default(), |mut all, text| {
+            all.add(&self.spelled(text));
+            all
+        })
     }
 }

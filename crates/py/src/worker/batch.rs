@@ -108,7 +108,7 @@ impl Batch {
         if members.len() < 2 {
             return self.refuse(py, &members, &error_of(py, raised));
         }
-        if !self.again {
+        if !self.again && members.iter().any(|member| member.unwanted().is_none()) {
             note_halves(py, raised, &self.row().handler.function, members.len());
         }
         self.again = true;
@@ -170,21 +170,23 @@ impl Batch {
 
 /// The answers in what a handler returned for this many requests.
 fn answers_in<'py>(value: &Bound<'py, PyAny>, function: &str, requests: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let answers: Vec<_> = match (value.cast::<PyList>(), value.cast::<PyTuple>()) {
-        (Ok(list), _) => list.iter().collect(),
-        (_, Ok(tuple)) => tuple.iter().collect(),
-        _ => return Err(PyTypeError::new_err(wrong_answer(&value.get_type().name()?.to_string(), function, requests))),
+    let answers: Option<Vec<_>> = match (value.cast::<PyList>(), value.cast::<PyTuple>()) {
+        (Ok(list), _) => Some(list.iter().collect()),
+        (_, Ok(tuple)) => Some(tuple.iter().collect()),
+        _ => None,
     };
-    if answers.len() == requests {
-        return Ok(answers);
+    match answers {
+        Some(answers) if answers.len() == requests => Ok(answers),
+        other => Err(wrong_answers(value, other.map(|answers| answers.len()), function, requests)),
     }
-    Err(PyValueError::new_err(wrong_answer(&format!("{} answers", answers.len()), function, requests)))
 }
 
-fn wrong_answer(returned: &str, function: &str, requests: usize) -> String {
-    format!(
-        "'{function}' returned {returned} for {requests} requests; return a list with one response for each, in order"
-    )
+fn wrong_answers(value: &Bound<'_, PyAny>, len: Option<usize>, function: &str, requests: usize) -> PyErr {
+    let kind = value.get_type().name().map_or_else(|_| "something".to_owned(), |name| name.to_string());
+    let returned = len.map_or_else(|| kind.clone(), |len| format!("a {kind} of {len}"));
+    let wanted = "return a list with one response for each, in order";
+    let text = format!("'{function}' returned {returned} for {requests} requests; {wanted}");
+    if len.is_some() { PyValueError::new_err(text) } else { PyTypeError::new_err(text) }
 }
 
 // === impl Member ===

@@ -1,0 +1,118 @@
+//! How a request may end, and when it may be sent again.
+
+use std::time::{Duration, Instant};
+
+use anyserve_core::{Code, Error};
+use anyserve_sched::{Action, Finished, Outlook, Over, Ticket, Verdict, WorkerId};
+
+use crate::simulation::books::Standing;
+use crate::simulation::broken::{Checked, hold};
+use crate::simulation::clients::Parcel;
+use crate::simulation::world::{Reply, Why, World};
+
+/// What `explain` says is what is then done.
+pub(in crate::simulation) fn explained(
+    outlook: &Outlook,
+    submitted: &Result<Ticket, Error>,
+    actions: &[Action<Parcel>],
+) -> Checked {
+    let sent_to = |ticket: Ticket| {
+        actions.iter().find_map(|action| match action {
+            Action::Send(worker, sending) if sending.ticket == ticket => Some(*worker),
+            _ => None,
+        })
+    };
+    let agree = match (&outlook.verdict, submitted) {
+        (Verdict::Run(worker), Ok(ticket)) => sent_to(*ticket) == Some(*worker),
+        (Verdict::Refuse(expected), Err(error)) => error == expected,
+        (Verdict::Wait { .. }, Ok(_)) => true,
+        _ => false,
+    };
+    hold("what is explained is what is done", agree, || format!("{:?}, but {submitted:?}", outlook.verdict))
+}
+
+/// A request is not accepted, for a reason.
+pub(in crate::simulation) fn refused(world: &World, number: usize, error: &Error) -> Checked {
+    let (ask, now) = (&world.books.entries[number].ask, world.time.now());
+    let limits = world.scenario.limits(ask.group, ask.handler);
+    let shelf = &world.books.groups[ask.group].shelves[ask.handler];
+    let crowded = shelf.waiting >= limits.max_queue || world.books.groups[ask.group].waiting.len() > 1;
+    let fits = match error.code {
+        Code::Deadline => ask.deadline.is_some_and(|deadline| deadline <= now),
+        Code::Overloaded => (crowded || ask.deadline.is_some()) && error.retry_after.is_some(),
+        Code::Poison => is_guilty(world, number),
+        Code::Unavailable => world.machine.load(world.groups[ask.group]).down,
+        Code::InvalidInput | Code::WorkerLost => limits.sequence,
+        _ => false,
+    };
+    hold("a refusal has its reason", fits, || format!("request {number}: {error}"))
+}
+
+/// Where nothing but poison kills, nothing but poison is blamed.
+fn is_guilty(world: &World, number: usize) -> bool {
+    world.books.entries[number].ask.kills || !world.scenario.only_poison_kills()
+}
+
+/// A request is over without an answer, for a reason.
+pub(in crate::simulation) fn over(world: &World, over: &Over<Parcel>, why: Why) -> Checked {
+    let (number, now) = (over.payload.number, world.time.now());
+    let entry = &world.books.entries[number];
+    let sequence = entry.ask.sequence.is_some();
+    let fits = match over.error.code {
+        Code::Deadline => entry.ask.deadline.is_some_and(|deadline| deadline <= now),
+        Code::Overloaded => why == Why::Submit && entry.attempts == 0 || entry.standing == Standing::Waiting,
+        Code::WorkerLost => why == Why::Gone && (entry.attempts > 0 || sequence),
+        Code::Poison => is_guilty(world, number),
+        Code::Unavailable => why == Why::Down,
+        Code::InvalidInput => sequence,
+        _ => false,
+    };
+    hold("an end has its reason", fits, || format!("request {number} at {why:?}: {}", over.error))?;
+    hold("the error tells the attempts", over.attempts == entry.attempts, || {
+        format!("{} instead of {} of request {number}", over.attempts, entry.attempts)
+    })
+}
+
+/// A worker's answer goes to whoever still waits for it, and to nobody else.
+pub(in crate::simulation) fn answered(
+    world: &World,
+    worker: WorkerId,
+    reply: &Reply,
+    finished: &Finished<Parcel>,
+) -> Checked {
+    let Reply { number, slot, took, .. } = *reply;
+    let entry = &world.books.entries[number];
+    let waits = entry.standing == Standing::With(worker) && entry.slot == slot;
+    hold("an answer frees its own slot", finished.slot == slot, || format!("{} instead of {slot}", finished.slot))?;
+    hold("an answer reaches exactly who waits for it", finished.payload.is_some() == waits, || {
+        format!("request {number} {:?} from worker {}", entry.standing, worker.0)
+    })?;
+    let Some(payload) = &finished.payload else { return Ok(()) };
+    let right = payload.number == number && took.is_some() && finished.attempts == entry.attempts;
+    hold("an answer is for its own request", right, || format!("{finished:?} for request {number}"))
+}
+
+/// A request survived its worker: it may, and the budget allows it.
+pub(in crate::simulation) fn sent_again(world: &mut World, number: usize, started: bool) -> Checked {
+    let entry = &world.books.entries[number];
+    let group = entry.ask.group;
+    let harmless = world.scenario.limits(group, entry.ask.handler).idempotent && !entry.emitted;
+    let may = entry.ask.sequence.is_none() && (!started || harmless);
+    hold("only what may run again is sent again", may, || format!("request {number}"))?;
+    let (now, books) = (world.time.now(), &mut world.books.groups[group]);
+    books.retried.push_back(now);
+    within_budget(books.retried.make_contiguous(), books.accepted.make_contiguous(), now)
+}
+
+/// A tenth of what came within ten seconds, at least ten. The dispatcher counts in whole seconds: the window that it
+/// looks at is between nine and ten seconds long.
+fn within_budget(retried: &[Instant], accepted: &[Instant], now: Instant) -> Checked {
+    let within = |times: &[Instant], seconds: u64| {
+        let since = |at: &&Instant| now.saturating_duration_since(**at) < Duration::from_secs(seconds);
+        times.iter().rev().take_while(since).count()
+    };
+    let (retries, requests) = (within(retried, 9), within(accepted, 10));
+    hold("the retry budget is kept", retries <= (requests / 10).max(10), || {
+        format!("{retries} retries for {requests} requests")
+    })
+}
