@@ -65,11 +65,13 @@ def _anyserve(app: str) -> Callable[[Place], Command]:
     return start
 
 
-def _mosec(place: Place) -> Command:
-    python = environment("mosec", ("mosec", "numpy")) / "bin" / "python"
-    script = str(APPS / "echo_mosec.py")
-    listen = ["--address", "127.0.0.1", "--port", str(place.ports[0])]
-    return Command([str(python), script, *listen, "--log-level", "warning"])
+def _mosec(app: str) -> Callable[[Place], Command]:
+    def start(place: Place) -> Command:
+        python = environment("mosec", ("mosec", "numpy")) / "bin" / "python"
+        listen = ["--address", "127.0.0.1", "--port", str(place.ports[0])]
+        return Command([str(python), str(APPS / app), *listen, "--log-level", "warning"])
+
+    return start
 
 
 def _litserve(place: Place) -> Command:
@@ -147,12 +149,15 @@ _ECHO: frozenset[Kind] = frozenset({"small", "large"})
 _ALL: frozenset[Kind] = frozenset({"small", "large", "tokens"})
 _SMALL: frozenset[Kind] = frozenset({"small"})
 _TOKENS: frozenset[Kind] = frozenset({"tokens"})
+_BATCH: frozenset[Kind] = frozenset({"batch"})
 
 PEERS = (
     Peer("ceiling", "(a) empty tonic server, no workers", _ALL, _ceiling),
     Peer("anyserve", "(b) AnyServe", _ECHO, _anyserve("echo_anyserve.py")),
     Peer("anyserve-tokens", "(b) AnyServe", _TOKENS, _anyserve("tokens_anyserve.py")),
-    Peer("mosec", "(c) mosec", _ECHO, _mosec, protocol="HTTP", path="/inference"),
+    Peer("mosec", "(c) mosec", _ECHO, _mosec("echo_mosec.py"), protocol="HTTP", path="/inference"),
+    Peer("anyserve-batch", "(b) AnyServe", _BATCH, _anyserve("batch_anyserve.py")),
+    Peer("mosec-batch", "(c) mosec", _BATCH, _mosec("batch_mosec.py"), protocol="HTTP", path="/inference"),
     Peer("triton", "(d) Triton, python backend", _ECHO, _triton),
     Peer("mlserver", "(e) MLServer, 1 worker", _SMALL, _mlserver(1)),
     Peer("mlserver0", "(e) MLServer, in process", _SMALL, _mlserver(0)),

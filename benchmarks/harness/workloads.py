@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["small", "large", "tokens"]
+Kind = Literal["small", "large", "tokens", "batch"]
 
 SMALL_ELEMENTS = 16
 LARGE_ELEMENTS = 1 << 20
@@ -34,4 +34,6 @@ WORKLOADS = (
     Workload("small", 64),
     Workload("large", 4),
     Workload("tokens", 64),
+    Workload("batch", 1),
+    Workload("batch", 64),
 )

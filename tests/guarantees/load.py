@@ -226,7 +226,7 @@ def reason(error: Exception) -> tuple[str, str]:
     """Code and text of a failure; what is no code of the closed set says what it is instead."""
     if isinstance(error, grpc.aio.AioRpcError):
         metadata = dict(error.trailing_metadata() or ())
-        return metadata.get("x-anyserve-code", f"untyped {error.code().name}"), error.details() or ""
+        return metadata.get("x-anyserve-code", f"untyped {error.code().name} {error.details()}"), error.details() or ""
     if isinstance(error, Failed):
         return error.args[0], error.args[1]
     if isinstance(error, TimeoutError):

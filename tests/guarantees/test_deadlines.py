@@ -69,7 +69,8 @@ def busy(served, call, waiting: int = 20) -> list[grpc.Future]:
         call.now("tenth")
     first = call.begin("tenth", "gated")
     served.noted("started-gated")
-    more = [call.begin("tenth") for _ in range(waiting)]
+    # Those of a stricter priority are before whatever comes, however soon that is due.
+    more = [call.begin("tenth", parameters={"priority": 1}) for _ in range(waiting)]
     call.in_flight(waiting + 1)
     return [first, *more]
 

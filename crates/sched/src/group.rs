@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::pace::Pace;
-use crate::queue::{Lane, Line, Queue};
+use crate::queue::{Lane, Line, Opening, Queue};
 use crate::worker::{Call, Keep, Worker};
 use crate::{RetryBudget, ServiceTime, WorkerId};
 
@@ -112,9 +112,10 @@ impl Group {
         }
     }
 
-    pub(crate) fn add_worker(&mut self, worker: Worker) {
+    pub(crate) fn add_worker(&mut self, id: WorkerId, credits: u32, slots: u32) {
         self.down = false;
-        self.workers.push(worker);
+        let limits = self.rows.iter().map(|row| row.limits.concurrency);
+        self.workers.push(Worker::new(id, credits, slots, limits));
     }
 
     pub(crate) fn remove_worker(&mut self, id: WorkerId) -> Option<Worker> {
@@ -132,26 +133,39 @@ impl Group {
         Call { handler, expected, size: u32::try_from(size).unwrap_or(u32::MAX) }
     }
 
-    /// The worker that a call goes to now: one that would run it at once, the least loaded first, or a busy one that will
+    /// What there is for a call now: a worker that would run it at once, the least loaded first, or a busy one that will
     /// soon be free.
-    pub(crate) fn choose_worker(&self, line: Line, call: &Call) -> Option<WorkerId> {
-        let worker = match line.lane {
-            Lane::Any => self.free(call).or_else(|| self.soon_free(call)),
-            Lane::Bound(id) => self
-                .workers
-                .iter()
-                .find(|worker| worker.id == id && (self.runs(worker, call) || worker.may_prefetch(call))),
-            Lane::Alone => self.workers.iter().find(|worker| worker.is_empty() && worker.keep != Keep::Exclusive),
-        };
-        worker.map(|worker| worker.id)
+    pub(crate) fn opening(&self, line: Line, call: &Call) -> Opening {
+        match line.lane {
+            Lane::Any => self.opening_anywhere(call),
+            Lane::Bound(id) => self.opening_at(id, call),
+            Lane::Alone => self.empty().map_or(Opening::Shut, |worker| Opening::Now(worker.id)),
+        }
     }
 
-    fn runs(&self, worker: &Worker, call: &Call) -> bool {
-        worker.has_room(call, self.rows[call.handler].limits.concurrency)
+    fn opening_anywhere(&self, call: &Call) -> Opening {
+        if let Some(free) = self.rotated().filter(|worker| worker.has_room(call)).min_by_key(|worker| worker.calls()) {
+            return Opening::Now(free.id);
+        }
+        let awaited = || self.workers.iter().any(|worker| worker.has_place(call));
+        match self.soon_free(call) {
+            Some(worker) => Opening::Soon(worker.id),
+            None if awaited() => Opening::Next,
+            None => Opening::Shut,
+        }
     }
 
-    fn free(&self, call: &Call) -> Option<&Worker> {
-        self.rotated().filter(|worker| self.runs(worker, call)).min_by_key(|worker| worker.calls())
+    fn opening_at(&self, id: WorkerId, call: &Call) -> Opening {
+        match self.workers.iter().find(|worker| worker.id == id) {
+            Some(worker) if worker.has_room(call) => Opening::Now(id),
+            Some(worker) if worker.may_prefetch(call) => Opening::Soon(id),
+            Some(worker) if worker.has_place(call) => Opening::Next,
+            _ => Opening::Shut,
+        }
+    }
+
+    fn empty(&self) -> Option<&Worker> {
+        self.workers.iter().find(|worker| worker.is_empty() && worker.keep != Keep::Exclusive)
     }
 
     /// A batch is worth its wait in a socket only if it is full: in the queue it would still grow.
@@ -182,7 +196,7 @@ impl Group {
         for worker in &mut self.workers {
             let over = match worker.keep {
                 Keep::Exclusive => worker.held() == 0,
-                Keep::Reserved => !alone,
+                Keep::Reserved => !alone || worker.draining,
                 Keep::Open => false,
             };
             worker.keep = if over { Keep::Open } else { worker.keep };

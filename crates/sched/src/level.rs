@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::queue::{Ahead, Line, Place, classes};
+use crate::queue::{Ahead, Line, Opening, Place, classes};
 use crate::tenant::Tenant;
 use crate::{Ticket, WorkerId};
 
@@ -57,16 +57,11 @@ impl Level {
         number
     }
 
+    /// In the order of their numbers, so that the numbers are used again in the same order in every run.
     fn forget_idle(&mut self) {
         if self.tenants.len() >= self.order.len() + IDLE_TENANTS {
-            let tenants = &mut self.tenants;
-            self.names.retain(|_, number| {
-                let keep = !tenants[*number].is_empty();
-                if !keep {
-                    tenants.remove(*number);
-                }
-                keep
-            });
+            self.tenants.retain(|_, tenant| !tenant.is_empty());
+            self.names.retain(|_, number| self.tenants.contains(*number));
         }
     }
 
@@ -116,14 +111,35 @@ impl Level {
         }
     }
 
-    pub(crate) fn next(&self, open: &mut impl FnMut(Line, Ticket) -> Option<WorkerId>) -> Option<(Ticket, WorkerId)> {
+    /// See [`crate::queue::Queue::next`]. `awaited` says that a stricter level waits for a worker, or learns that this one
+    /// does.
+    pub(crate) fn next(
+        &self,
+        open: &mut impl FnMut(Line, Ticket) -> Opening,
+        awaited: &mut bool,
+    ) -> Option<(Ticket, WorkerId)> {
         // A worker for each line is looked for once, however many tenants wait in it.
-        let first = |line: Line| self.first_of(line).and_then(|ticket| Some((line, open(line, ticket)?)));
-        let open: Vec<_> = self.lines.iter().map(|(line, _)| *line).filter_map(first).collect();
+        let openings: Vec<_> = self.openings(open).collect();
+        *awaited |= openings.iter().any(|(_, opening)| *opening == Opening::Next);
+        let worker = |(line, opening)| match opening {
+            Opening::Now(worker) => Some((line, worker)),
+            Opening::Soon(worker) => (!*awaited).then_some((line, worker)),
+            Opening::Next | Opening::Shut => None,
+        };
+        let open: Vec<_> = openings.into_iter().filter_map(worker).collect();
         if open.is_empty() {
             return None;
         }
         self.in_order().find_map(|tenant| tenant.first_of(&open))
+    }
+
+    /// Whether a request waits for the next worker that is free.
+    pub(crate) fn is_awaited(&self, open: &mut impl FnMut(Line, Ticket) -> Opening) -> bool {
+        self.openings(open).any(|(_, opening)| opening == Opening::Next)
+    }
+
+    fn openings(&self, open: &mut impl FnMut(Line, Ticket) -> Opening) -> impl Iterator<Item = (Line, Opening)> {
+        self.lines.iter().filter_map(|(line, _)| self.first_of(*line).map(|head| (*line, open(*line, head))))
     }
 
     fn first_of(&self, line: Line) -> Option<Ticket> {

@@ -33,6 +33,19 @@ pub(crate) enum Lane {
     Alone,
 }
 
+/// What a line can have now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// A worker that is free.
+    Now(WorkerId),
+    /// A place in a busy worker's socket.
+    Soon(WorkerId),
+    /// The next worker that is free.
+    Next,
+    /// Nothing that comes free by itself.
+    Shut,
+}
+
 /// Requests that can take each other's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Line {
@@ -171,10 +184,10 @@ impl Queue {
         }
     }
 
-    /// Takes a request out that goes to a worker; its tenant pays for it.
-    pub(crate) fn take(&mut self, place: &Place) {
+    /// Takes a request out that goes to a worker; its tenant pays for the work, as far as that is known by now.
+    pub(crate) fn take(&mut self, place: &Place, work: Duration) {
         self.remove(place);
-        self.levels[place.level].charge(place.tenant, place.work);
+        self.levels[place.level].charge(place.tenant, work);
     }
 
     fn count(&mut self, place: &Place, comes: bool) {
@@ -193,9 +206,18 @@ impl Queue {
         }
     }
 
-    /// The request whose turn it is among the lines that `open` has a worker for.
-    pub(crate) fn next(&self, mut open: impl FnMut(Line, Ticket) -> Option<WorkerId>) -> Option<(Ticket, WorkerId)> {
-        self.levels.iter().find_map(|level| level.next(&mut open))
+    /// The request whose turn it is, by what there is for each line and the request at its head.
+    ///
+    /// A place in a socket is given only where nobody of this level or a stricter one waits for the worker itself: what
+    /// is short would go before it for ever.
+    pub(crate) fn next(&self, mut open: impl FnMut(Line, Ticket) -> Opening) -> Option<(Ticket, WorkerId)> {
+        let mut awaited = false;
+        self.levels.iter().find_map(|level| level.next(&mut open, &mut awaited))
+    }
+
+    /// Whether a request of this level or a stricter one waits for the next worker that is free.
+    pub(crate) fn is_awaited(&self, level: usize, mut open: impl FnMut(Line, Ticket) -> Opening) -> bool {
+        self.total > 0 && self.levels[..=level].iter().any(|level| level.is_awaited(&mut open))
     }
 
     /// The request that joins a batch next, in the same order.

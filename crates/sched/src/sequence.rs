@@ -29,16 +29,24 @@ pub(crate) struct Sequence {
     /// Tells it from a later one with the same number.
     serial: u64,
     /// The worker that keeps it, once its first request was sent.
-    pub(crate) worker: Option<WorkerId>,
+    worker: Option<WorkerId>,
     /// The one request that has its turn.
-    pub(crate) busy: Option<Ticket>,
+    busy: Option<Call>,
     /// Those behind it.
-    pub(crate) waiting: VecDeque<Ticket>,
+    waiting: VecDeque<Call>,
     /// Its worker died.
     lost: bool,
     /// Its last request has come.
     ended: bool,
     last: Instant,
+}
+
+/// One request of a sequence.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    ticket: Ticket,
+    /// It starts the sequence anew.
+    start: bool,
 }
 
 /// What a request does to its sequence.
@@ -51,14 +59,12 @@ pub(crate) enum Turn {
 }
 
 /// What follows when a request of a sequence is over.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Nothing.
-    Nobody,
-    /// The next one has its turn, on the worker that keeps the sequence.
-    Turn(Ticket, WorkerId),
-    /// The first request was never sent: those behind it are over.
-    Never(VecDeque<Ticket>, Error),
+#[derive(Debug, Default)]
+pub(crate) struct Next {
+    /// The next one has its turn: on the worker that keeps the sequence, or on any.
+    pub(crate) turn: Option<(Ticket, Option<WorkerId>)>,
+    /// Their start never ran: they are over, too.
+    pub(crate) fallen: Vec<(Ticket, Error)>,
 }
 
 /// A request that joined its sequence.
@@ -133,10 +139,14 @@ impl Sequences {
         Err(Error::new(Code::Overloaded, message).with_retry_after(self.idle.min(Duration::from_secs(1))))
     }
 
+    /// The sequence that a request would join, if it is known.
+    pub(crate) fn find(&self, group: GroupId, handler: usize, call: &SequenceCall) -> Option<usize> {
+        self.names.get(&(group, handler, call.id.clone())).copied()
+    }
+
     /// Whether a request that joins now would wait behind others.
-    pub(crate) fn is_busy(&self, group: GroupId, handler: usize, call: &SequenceCall) -> bool {
-        let known = self.names.get(&(group, handler, call.id.clone()));
-        known.is_some_and(|number| self.list[*number].busy.is_some())
+    pub(crate) fn is_busy(&self, number: usize) -> bool {
+        self.list[number].busy.is_some()
     }
 
     /// Lets a request join that was checked. Returns its sequence's number, whether that is new, and its turn.
@@ -149,11 +159,12 @@ impl Sequences {
             sequence.lost = false;
         }
         (sequence.ended, sequence.last) = (call.end, now);
+        let call = Call { ticket, start: call.start };
         if sequence.busy.is_some() {
-            sequence.waiting.push_back(ticket);
+            sequence.waiting.push_back(call);
             return Joined { number, new, turn: Turn::Later };
         }
-        sequence.busy = Some(ticket);
+        sequence.busy = Some(call);
         Joined { number, new, turn: Turn::Now(sequence.worker) }
     }
 
@@ -181,25 +192,23 @@ impl Sequences {
         self.list[number].worker = Some(worker);
     }
 
-    /// A request of it is over, wherever it was.
-    pub(crate) fn over(&mut self, number: usize, ticket: Ticket, now: Instant) -> Next {
-        let Some(sequence) = self.list.get_mut(number) else { return Next::Nobody };
-        if sequence.busy != Some(ticket) {
-            sequence.waiting.retain(|other| *other != ticket);
-            return Next::Nobody;
-        }
-        sequence.last = now;
-        let Some(worker) = sequence.worker else {
-            let (waiting, error) = (std::mem::take(&mut sequence.waiting), never_began(&sequence.name.2));
-            self.forget(number);
-            return Next::Never(waiting, error);
+    /// A request of it is over, wherever it was, and `ran` or did not.
+    pub(crate) fn over(&mut self, number: usize, ticket: Ticket, ran: bool, now: Instant) -> Next {
+        let Some(sequence) = self.list.get_mut(number) else { return Next::default() };
+        let Some(own) = sequence.busy.filter(|busy| busy.ticket == ticket) else {
+            return Next { turn: None, fallen: sequence.leave_line(ticket) };
         };
+        sequence.last = now;
+        let never = own.start && !ran;
+        let fallen = if never { sequence.orphans(0) } else { Vec::new() };
+        // What would have run for this start must not run in whatever state an earlier one left behind.
+        sequence.worker = sequence.worker.filter(|_| !never);
         sequence.busy = sequence.waiting.pop_front();
-        let (next, ended) = (sequence.busy, sequence.ended);
-        if next.is_none() && ended {
+        let turn = sequence.busy.map(|next| (next.ticket, sequence.worker));
+        if turn.is_none() && (sequence.ended || never) {
             self.forget(number);
         }
-        next.map_or(Next::Nobody, |next| Next::Turn(next, worker))
+        Next { turn, fallen }
     }
 
     /// The sequences that this worker kept are lost; their requests are over.
@@ -208,7 +217,7 @@ impl Sequences {
         for (_, sequence) in self.list.iter_mut().filter(|(_, sequence)| sequence.worker == Some(worker)) {
             (sequence.lost, sequence.worker) = (true, None);
             let all = sequence.busy.take().into_iter().chain(sequence.waiting.drain(..));
-            over.extend(all.map(|ticket| (ticket, lost(&sequence.name.2))));
+            over.extend(all.map(|call| (call.ticket, lost(&sequence.name.2))));
         }
         over
     }
@@ -238,13 +247,35 @@ impl Sequences {
     }
 }
 
+// === impl Sequence ===
+
+impl Sequence {
+    /// A request leaves that was waiting behind others. If it was to start the sequence anew, those that it was to start
+    /// it for are over, too, and nothing joins before another start.
+    fn leave_line(&mut self, ticket: Ticket) -> Vec<(Ticket, Error)> {
+        let Some(at) = self.waiting.iter().position(|call| call.ticket == ticket) else { return Vec::new() };
+        let start = self.waiting.remove(at).is_some_and(|call| call.start);
+        let fallen = if start { self.orphans(at) } else { Vec::new() };
+        self.ended |= start && at == self.waiting.len();
+        fallen
+    }
+
+    /// Takes out those from this place up to the next start.
+    fn orphans(&mut self, from: usize) -> Vec<(Ticket, Error)> {
+        let len = self.waiting.iter().skip(from).take_while(|call| !call.start).count();
+        let error = never_began(&self.name.2);
+        self.waiting.drain(from..from + len).map(|call| (call.ticket, error.clone())).collect()
+    }
+}
+
 fn lost(id: &SequenceId) -> Error {
     let message = format!("sequence {} ended: the worker that kept it died; start it again", shown(id));
     Error::new(Code::WorkerLost, message)
 }
 
 fn never_began(id: &SequenceId) -> Error {
-    Error::invalid(format!("sequence {} never began: its first request ended before it ran; start it again", shown(id)))
+    let id = shown(id);
+    Error::invalid(format!("sequence {id} never began: the request that was to start it ended before it ran"))
 }
 
 fn shown(id: &SequenceId) -> String {

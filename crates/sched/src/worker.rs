@@ -27,7 +27,9 @@ pub(crate) struct Worker {
     /// Calls under way.
     calls: u32,
     /// Calls under way, by handler.
-    by_handler: Vec<u32>,
+    by_handler: Vec<Busy>,
+    /// Calls under way that their handlers' own limits let run.
+    running: u32,
     /// Batches under way.
     batches: Vec<Batch>,
     /// Expected time of everything it holds.
@@ -73,6 +75,13 @@ pub(crate) struct Held {
     batch: Option<u32>,
 }
 
+/// One handler's calls under way, and those that it runs at the same time.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    calls: u32,
+    limit: u32,
+}
+
 /// A batch whose members are not all answered.
 #[derive(Clone, Copy, Debug)]
 struct Batch {
@@ -105,14 +114,16 @@ pub(crate) struct Returned {
 // === impl Worker ===
 
 impl Worker {
-    pub(crate) fn new(id: WorkerId, credits: u32, slots: u32, handlers: usize) -> Self {
+    /// `limits` are the handlers' own: the calls of each that run at the same time.
+    pub(crate) fn new(id: WorkerId, credits: u32, slots: u32, limits: impl Iterator<Item = u32>) -> Self {
         Self {
             id,
             credits,
             slots,
             held: Vec::new(),
             calls: 0,
-            by_handler: vec![0; handlers],
+            by_handler: limits.map(|limit| Busy { calls: 0, limit }).collect(),
+            running: 0,
             batches: Vec::new(),
             backlog: Duration::ZERO,
             draining: false,
@@ -127,8 +138,14 @@ impl Worker {
     }
 
     /// Whether a call of this handler would run at once.
-    pub(crate) fn has_room(&self, call: &Call, concurrency: u32) -> bool {
-        self.takes(call) && self.calls < self.credits && self.by_handler[call.handler] < concurrency
+    pub(crate) fn has_room(&self, call: &Call) -> bool {
+        self.running < self.credits && self.has_place(call)
+    }
+
+    /// Whether a call of this handler would run as soon as any other is over.
+    pub(crate) fn has_place(&self, call: &Call) -> bool {
+        let busy = &self.by_handler[call.handler];
+        self.takes(call) && busy.calls < busy.limit
     }
 
     /// Whether a call may wait in the worker's socket. Only where its time is known to be short: a request must not be
@@ -167,16 +184,16 @@ impl Worker {
 
     /// Whether something waits in its socket behind what runs.
     pub(crate) fn has_prefetched(&self) -> bool {
-        self.calls > self.credits
+        self.calls > self.running.min(self.credits)
     }
 
     /// The requests go to the worker in one call. Their slots are returned in their order.
     pub(crate) fn take(&mut self, tickets: &[Ticket], call: &Call, now: Instant) -> Vec<u32> {
         let batch = (tickets.len() > 1).then(|| self.open_batch(tickets.len()));
         let expected = call.expected / call.size.max(1);
-        self.calls += 1;
-        self.by_handler[call.handler] += 1;
-        self.backlog += call.expected;
+        self.begin(call.handler);
+        // The sum of what its members take off again, to the nanosecond: what is left over would add up.
+        self.backlog += expected * call.size;
         let mut put = |ticket: &Ticket| {
             let slot = self.slot();
             let (ticket, handler) = (*ticket, call.handler);
@@ -188,13 +205,26 @@ impl Worker {
 
     /// One request goes to the worker; its slot is returned.
     pub(crate) fn take_one(&mut self, ticket: Ticket, call: &Call, now: Instant) -> u32 {
-        self.calls += 1;
-        self.by_handler[call.handler] += 1;
+        self.begin(call.handler);
         self.backlog += call.expected;
         let slot = self.slot();
         let (handler, expected) = (call.handler, call.expected);
         self.held.push(Held { ticket, slot, sent: now, recalled: false, handler, expected, batch: None });
         slot
+    }
+
+    fn begin(&mut self, handler: usize) {
+        let busy = &mut self.by_handler[handler];
+        self.running += u32::from(busy.calls < busy.limit);
+        busy.calls += 1;
+        self.calls += 1;
+    }
+
+    fn end(&mut self, handler: usize) {
+        let busy = &mut self.by_handler[handler];
+        busy.calls -= 1;
+        self.running -= u32::from(busy.calls < busy.limit);
+        self.calls -= 1;
     }
 
     fn open_batch(&mut self, len: usize) -> u32 {
@@ -226,8 +256,7 @@ impl Worker {
             Some(number) => self.leave_batch(number, took),
         };
         if over.is_some() {
-            self.calls -= 1;
-            self.by_handler[held.handler] -= 1;
+            self.end(held.handler);
         }
         Some(Returned { slot: held.slot, recalled: held.recalled, handler: held.handler, over })
     }
@@ -251,6 +280,14 @@ impl Worker {
 
     pub(crate) fn requests(&self) -> impl ExactSizeIterator<Item = Held> + DoubleEndedIterator {
         self.held.iter().copied()
+    }
+
+    /// The other requests of the same call that are not answered yet.
+    pub(crate) fn mates_of(&self, ticket: Ticket) -> impl Iterator<Item = Ticket> {
+        let own = self.held.iter().find(|held| held.ticket == ticket && !held.recalled);
+        let batch = own.and_then(|held| held.batch);
+        let mates = self.held.iter().filter(move |held| batch.is_some() && held.batch == batch && !held.recalled);
+        mates.map(|held| held.ticket).filter(move |other| *other != ticket)
     }
 
     /// A request was taken back from its socket.

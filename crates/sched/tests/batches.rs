@@ -104,3 +104,20 @@ fn those_that_were_in_a_deadly_batch_run_alone_the_next_time() {
     bench.finished(W2, a, SLOW);
     assert_eq!(bench.said(), ["send b to 2 attempt 2"]);
 }
+
+#[test]
+fn a_batch_that_overruns_for_one_goes_on_while_another_waits_for_it() {
+    let grace = SchedConfig::default().overrun_grace;
+    let mut bench = Bench::new(&[batched(2, Duration::ZERO)]);
+    let (hasty, patient) = (Some(bench.now + SLOW), Some(bench.now + SLOW + grace * 2));
+    for (name, deadline) in [("hasty", hasty), ("patient", patient)] {
+        let job = Job { deadline, ..kind(&bench, 1) };
+        bench.submit(name, &job).unwrap();
+    }
+    bench.ready(W1, 1);
+    bench.running_all().into_iter().for_each(|ticket| bench.start(ticket));
+    assert_eq!(bench.pass(SLOW), ["withdraw from 1", "hasty over: DEADLINE"]);
+    assert_eq!(bench.pass(grace), [""; 0], "patient still waits");
+    assert_eq!(bench.pass(grace), ["withdraw from 1", "patient over: DEADLINE"]);
+    assert_eq!(bench.pass(grace).last().unwrap(), "replace 1");
+}

@@ -7,6 +7,10 @@ use anyserve_testkit::simulation::{Weather, storm};
 fn every_promise_holds_in_every_world() {
     let seeds = std::env::var("ANYSERVE_SEEDS").map_or(10_000, |n| n.parse().unwrap());
     let storm = storm(Weather::Storm, 0..seeds);
-    if let Some(run) = &storm.broken { panic!("{run}") }
-    for (what, n) in storm.tally.iter() { eprintln!("{what:>40} {n}"); }
+    if let Some(run) = &storm.broken {
+        panic!("{run}")
+    }
+    for (what, n) in storm.tally.iter() {
+        eprintln!("{what:>40} {n}");
+    }
 }

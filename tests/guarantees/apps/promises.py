@@ -7,6 +7,8 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import numpy as np
+
 from anyserve import AnyServe, Context
 from tests.e2e.apps import marks
 
@@ -142,7 +144,7 @@ def add_idempotent(app: AnyServe) -> None:
 
 def add_async(app: AnyServe) -> None:
     @app.capability(type="hold-async", concurrency=64)
-    async def hold_async(name: str, context: Context) -> Answer:
+    async def hold_async(name: str, context: Context, ballast: np.ndarray | None = None) -> Answer:
         start(name, context)
         try:
             await marks.wait_async(f"go-{name}")

@@ -1,5 +1,6 @@
 //! Time passes.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyserve_core::{Code, Error};
@@ -26,42 +27,62 @@ impl<T: Payload> Dispatcher<T> {
         self.timers.soonest()
     }
 
-    /// Does whatever is due.
+    /// Does whatever is due. Nothing is sent before all of it is done, so that nothing is both sent and taken back.
     pub fn expire(&mut self, slots: &impl Slots, now: Instant, out: &mut Vec<Action<T>>) {
+        let mut touched = BTreeSet::new();
         while let Some(timer) = self.timers.pop_due(now) {
-            match timer {
-                Timer::Deadline(ticket) => self.deadline_passed(ticket, slots, now, out),
-                Timer::Overrun(ticket) => self.overran(ticket, slots, out),
-                Timer::Batch(group) => {
-                    self.groups[group.0].batch_timer = None;
-                    self.fill(group, now, out);
+            touched.extend(self.is_due(timer, slots, now, out));
+        }
+        for group in touched {
+            self.fill(group, now, out);
+        }
+    }
+
+    /// Does what a timer was for. Returns the group in which something may be sent now.
+    fn is_due(&mut self, timer: Timer, slots: &impl Slots, now: Instant, out: &mut Vec<Action<T>>) -> Option<GroupId> {
+        match timer {
+            Timer::Deadline(ticket) => self.deadline_passed(ticket, slots, now, out),
+            Timer::Overrun(ticket) => {
+                self.overran(ticket, slots, now, out);
+                None
+            }
+            Timer::Batch(group) => {
+                self.groups[group.0].batch_timer = None;
+                Some(group)
+            }
+            Timer::Stall(group, worker) => {
+                self.look_after(group, worker, slots, now);
+                Some(group)
+            }
+            Timer::Idle(handle) => {
+                if let Some(again) = self.sequences.expire(handle, now) {
+                    self.timers.add(again, Timer::Idle(handle));
                 }
-                Timer::Stall(group, worker) => self.look_after(group, worker, slots, now, out),
-                Timer::Idle(handle) => {
-                    if let Some(again) = self.sequences.expire(handle, now) {
-                        self.timers.add(again, Timer::Idle(handle));
-                    }
-                }
+                None
             }
         }
     }
 
-    fn deadline_passed(&mut self, ticket: Ticket, slots: &impl Slots, now: Instant, out: &mut Vec<Action<T>>) {
-        let Some(request) = self.known(ticket) else { return };
+    fn deadline_passed(
+        &mut self,
+        ticket: Ticket,
+        slots: &impl Slots,
+        now: Instant,
+        out: &mut Vec<Action<T>>,
+    ) -> Option<GroupId> {
+        let request = self.known(ticket)?;
         let (group, attempts) = (request.group, request.attempts);
         let place = self.where_is(ticket, slots);
-        let over = |payload| {
-            let error = Error::new(Code::Deadline, format!("the deadline passed {place}"));
-            Action::Over(Over { ticket, payload, error, attempts })
-        };
+        let over = |payload| Action::Over(Over { ticket, payload, error: late(place), attempts });
         if let Some((payload, _)) = self.leave(ticket, now) {
             out.push(over(payload));
-            return self.fill(group, now, out);
+            return Some(group);
         }
         let payload = self.abandon(ticket, out);
         out.extend(payload.map(over));
         // Its handler has been told to stop; also one whose caller left before.
         self.timers.add(now + self.config.overrun_grace, Timer::Overrun(ticket));
+        None
     }
 
     fn where_is(&self, ticket: Ticket, slots: &impl Slots) -> &'static str {
@@ -81,20 +102,31 @@ impl<T: Payload> Dispatcher<T> {
         slots.has_started(id, ticket, worker.slot_of(ticket)?).then_some(id)
     }
 
-    /// A handler has not stopped although it was told to: its worker is replaced. One that never started harms nobody.
-    fn overran(&mut self, ticket: Ticket, slots: &impl Slots, out: &mut Vec<Action<T>>) {
-        out.extend(self.started_at(ticket, slots).map(Action::Replace));
+    /// A handler has not stopped although it was told to: its worker is replaced. One that never started harms nobody, and
+    /// a call that somebody else in the batch may still wait for goes on.
+    fn overran(&mut self, ticket: Ticket, slots: &impl Slots, now: Instant, out: &mut Vec<Action<T>>) {
+        let Some(id) = self.started_at(ticket, slots) else { return };
+        if self.is_shared(ticket, id, now) {
+            self.timers.add(now + self.config.overrun_grace, Timer::Overrun(ticket));
+        } else {
+            out.push(Action::Replace(id));
+        }
     }
 
-    /// Gives what waits in a stuck worker's socket to others.
-    fn look_after(
-        &mut self,
-        id: GroupId,
-        worker: WorkerId,
-        slots: &impl Slots,
-        now: Instant,
-        out: &mut Vec<Action<T>>,
-    ) {
+    /// Whether another request of the same call is within its own time.
+    fn is_shared(&self, ticket: Ticket, id: WorkerId, now: Instant) -> bool {
+        let group = self.known(ticket).map(|request| &self.groups[request.group.0]);
+        let worker = group.and_then(|group| group.workers.iter().find(|worker| worker.id == id));
+        let in_time = |ticket| {
+            let Some(request) = self.known(ticket) else { return false };
+            let waits = matches!(request.state, State::Sent(..));
+            request.deadline.map_or(waits, |deadline| deadline + self.config.overrun_grace > now)
+        };
+        worker.is_some_and(|worker| worker.mates_of(ticket).any(in_time))
+    }
+
+    /// Takes back what waits in a stuck worker's socket.
+    fn look_after(&mut self, id: GroupId, worker: WorkerId, slots: &impl Slots, now: Instant) {
         let Some(own) = self.groups[id.0].worker(worker) else { return };
         own.watched = false;
         if !own.has_prefetched() {
@@ -109,7 +141,6 @@ impl<T: Payload> Dispatcher<T> {
             own.watched = true;
             self.timers.add(now + STALL, Timer::Stall(id, worker));
         }
-        self.fill(id, now, out);
     }
 
     fn take_back(&mut self, id: GroupId, worker: WorkerId, slots: &impl Slots, now: Instant) {
@@ -127,4 +158,9 @@ impl<T: Payload> Dispatcher<T> {
             }
         }
     }
+}
+
+/// The error of a request whose deadline passed in this place.
+pub(super) fn late(place: &str) -> Error {
+    Error::new(Code::Deadline, format!("the deadline passed {place}"))
 }

@@ -8,7 +8,7 @@ use super::decide::poison;
 use super::{Action, Dispatcher, Over, State};
 use crate::quarantine::Standing;
 use crate::queue::Lane;
-use crate::worker::{Held, Worker};
+use crate::worker::Held;
 use crate::{GroupId, Payload, Ticket, WorkerId};
 
 /// Why a worker is gone.
@@ -39,8 +39,7 @@ impl<T: Payload> Dispatcher<T> {
         now: Instant,
         out: &mut Vec<Action<T>>,
     ) {
-        let handlers = self.groups[group.0].rows.len();
-        self.groups[group.0].add_worker(Worker::new(worker, credits, self.config.slots, handlers));
+        self.groups[group.0].add_worker(worker, credits, self.config.slots);
         self.fill(group, now, out);
     }
 
@@ -86,7 +85,7 @@ impl<T: Payload> Dispatcher<T> {
         let Some(request) = self.known(ticket) else { return };
         if !matches!(request.state, State::Sent(..)) {
             let request = self.requests.remove(ticket.index());
-            return self.advance(request.sequence, ticket, now);
+            return self.advance(request.sequence, ticket, true, now);
         }
         match self.judge(survivor, now) {
             Ok(()) => self.queue(ticket, now),
@@ -132,7 +131,7 @@ impl<T: Payload> Dispatcher<T> {
 
     fn end_sent(&mut self, ticket: Ticket, error: Error, now: Instant, out: &mut Vec<Action<T>>) {
         let request = self.requests.remove(ticket.index());
-        self.advance(request.sequence, ticket, now);
+        self.advance(request.sequence, ticket, true, now);
         if let State::Sent(payload, _) = request.state {
             out.push(Action::Over(Over { ticket, payload, error, attempts: request.attempts }));
         }

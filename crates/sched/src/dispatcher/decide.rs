@@ -7,7 +7,7 @@ use anyserve_core::{Code, Error};
 use super::Dispatcher;
 use crate::group::Group;
 use crate::quarantine::Standing;
-use crate::queue::{Ahead, Lane, Line, class_of};
+use crate::queue::{Ahead, Lane, Line, Opening, class_of};
 use crate::{GroupId, Job, Payload, Ticket, WorkerId};
 
 /// What would be done with a job.
@@ -110,7 +110,12 @@ impl<T: Payload> Dispatcher<T> {
     fn decide_in_sequence(&self, job: &Job<'_>, now: Instant) -> Result<Entry, Error> {
         self.sequences.check(job.group, job.handler, job.sequence)?;
         let victim = self.may_wait(job, now)?;
-        let busy = job.sequence.is_some_and(|call| self.sequences.is_busy(job.group, job.handler, call));
+        let own = job.sequence.and_then(|call| self.sequences.find(job.group, job.handler, call));
+        if own.is_some() && victim.and_then(|victim| self.known(victim)?.sequence) == own {
+            let message = "the queue is full, and only this request's own sequence has one that would give way to it";
+            return Err(overloaded(message.to_owned(), self.expected_wait(job, now).1));
+        }
+        let busy = own.is_some_and(|number| self.sequences.is_busy(number));
         // Its lane is known once it has joined.
         Ok(if busy { Entry::Behind { victim } } else { Entry::Wait { lane: Lane::Any, victim } })
     }
@@ -135,7 +140,17 @@ impl<T: Payload> Dispatcher<T> {
         if row.limits.max_batch > 1 && row.pace.hold_until(1, now, row.limits.max_delay, now).is_some() {
             return None;
         }
-        group.choose_worker(Line { handler: job.handler, lane }, &group.call(job.handler, 1))
+        match group.opening(Line { handler: job.handler, lane }, &group.call(job.handler, 1)) {
+            Opening::Now(worker) => Some(worker),
+            Opening::Soon(worker) => (!self.is_awaited(job, now)).then_some(worker),
+            Opening::Next | Opening::Shut => None,
+        }
+    }
+
+    /// Whether a request that goes before a job, or beside it, waits for the next worker that is free.
+    fn is_awaited(&self, job: &Job<'_>, now: Instant) -> bool {
+        let group = &self.groups[job.group.0];
+        group.queue.is_awaited(job.priority.index(), |line, head| self.opening(line, head, now).0)
     }
 
     /// Whether there is room for a job to wait, and time. Returns who has to go for it.

@@ -50,7 +50,7 @@ impl<T: Payload> Dispatcher<T> {
             return (None, 0);
         }
         let request = self.requests.remove(ticket.index());
-        self.advance(request.sequence, ticket, now);
+        self.advance(request.sequence, ticket, ran, now);
         let payload = match request.state {
             State::Behind(payload) | State::Queued(payload, _) | State::Sent(payload, _) => Some(payload),
             State::Abandoned(_) | State::Between => None,
@@ -110,25 +110,23 @@ impl<T: Payload> Dispatcher<T> {
             }
             State::Sent(..) | State::Abandoned(_) | State::Between => return None,
         };
-        self.advance(request.sequence, ticket, now);
+        self.advance(request.sequence, ticket, false, now);
         Some((payload, request.attempts))
     }
 
     /// A request of a sequence is over: the next one has its turn.
-    pub(super) fn advance(&mut self, sequence: Option<usize>, ticket: Ticket, now: Instant) {
+    pub(super) fn advance(&mut self, sequence: Option<usize>, ticket: Ticket, ran: bool, now: Instant) {
         let Some(number) = sequence else { return };
-        match self.sequences.over(number, ticket, now) {
-            Next::Nobody => {}
-            Next::Turn(next, worker) => self.give_turn(next, worker, now),
-            Next::Never(waiting, error) => {
-                self.fallen.extend(waiting.into_iter().map(|ticket| (ticket, error.clone())));
-            }
+        let Next { turn, fallen } = self.sequences.over(number, ticket, ran, now);
+        self.fallen.extend(fallen);
+        if let Some((next, worker)) = turn {
+            self.give_turn(next, worker, now);
         }
     }
 
-    fn give_turn(&mut self, ticket: Ticket, worker: WorkerId, now: Instant) {
+    fn give_turn(&mut self, ticket: Ticket, worker: Option<WorkerId>, now: Instant) {
         let Some(request) = self.live(ticket) else { return };
-        request.lane = Lane::Bound(worker);
+        request.lane = worker.map_or(Lane::Any, Lane::Bound);
         let (group, handler, bytes) = (request.group, request.handler, request.bytes);
         self.groups[group.0].queue.unhold(handler, bytes);
         self.queue(ticket, now);

@@ -2,8 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Action, Dispatcher, Sending, State};
-use crate::queue::{Lane, Line};
+use anyserve_core::Fingerprint;
+
+use super::clock::late;
+use super::decide::poison;
+use super::{Action, Dispatcher, Over, Sending, State};
+use crate::quarantine::Standing;
+use crate::queue::{Lane, Line, Opening};
 use crate::timers::Timer;
 use crate::worker::STALL;
 use crate::{GroupId, Payload, Ticket, WorkerId};
@@ -14,14 +19,62 @@ impl<T: Payload> Dispatcher<T> {
     /// Sends whatever a worker can take, in the order of the queue.
     pub(super) fn fill(&mut self, group: GroupId, now: Instant, out: &mut Vec<Action<T>>) {
         self.end_fallen(now, out);
-        self.groups[group.0].reserve();
-        while let Some((ticket, worker)) = self.next_send(group, now) {
+        loop {
+            self.groups[group.0].reserve();
+            let Some((ticket, worker)) = self.next_send(group, now) else { return };
+            if self.end_if_overdue(ticket, now, out) || self.set_apart(ticket, now, out) {
+                continue;
+            }
             match self.requests[ticket.index()].batch {
                 Some(batch) if self.is_batched(ticket) => self.send_batch(ticket, batch, worker, now, out),
                 _ => self.send_queued(ticket, worker, now, out),
             }
-            self.groups[group.0].reserve();
         }
+    }
+
+    /// Ends a request whose deadline has passed although its timer has not fired yet: it must not start.
+    fn end_if_overdue(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<Action<T>>) -> bool {
+        let overdue = self.deadline(ticket).is_some_and(|deadline| deadline <= now);
+        if overdue && let Some((payload, attempts)) = self.leave(ticket, now) {
+            let error = late("in the queue");
+            out.push(Action::Over(Over { ticket, payload, error, attempts }));
+            self.end_fallen(now, out);
+        }
+        overdue
+    }
+
+    /// Judges a request that came before something was held against its like: it ends, or it will run alone.
+    fn set_apart(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<Action<T>>) -> bool {
+        if self.quarantine.is_empty() {
+            return false;
+        }
+        let request = &mut self.requests[ticket.index()];
+        let State::Queued(payload, _) = &request.state else { return false };
+        let print = *request.fingerprint.get_or_insert_with(|| payload.fingerprint());
+        let alone = request.lane != Lane::Any || request.sequence.is_some();
+        match self.quarantine.standing(print, now) {
+            Standing::Refused => self.end_poisonous(ticket, print, now, out),
+            Standing::Suspect if !alone => self.queue_alone(ticket, now),
+            Standing::Clean | Standing::Suspect => return false,
+        }
+        true
+    }
+
+    fn end_poisonous(&mut self, ticket: Ticket, print: Fingerprint, now: Instant, out: &mut Vec<Action<T>>) {
+        self.quarantine.refuse(print);
+        if let Some((payload, attempts)) = self.leave(ticket, now) {
+            out.push(Action::Over(Over { ticket, payload, error: poison(Some(print)), attempts }));
+            self.end_fallen(now, out);
+        }
+    }
+
+    fn queue_alone(&mut self, ticket: Ticket, now: Instant) {
+        let request = &mut self.requests[ticket.index()];
+        request.lane = Lane::Alone;
+        if let State::Queued(_, place) = &request.state {
+            self.groups[request.group.0].queue.remove(place);
+        }
+        self.queue(ticket, now);
     }
 
     fn is_batched(&self, ticket: Ticket) -> bool {
@@ -35,14 +88,23 @@ impl<T: Payload> Dispatcher<T> {
         }
         let mut held = None;
         let next = group.queue.next(|line, head| {
-            let (size, until) = self.batch_of(line, head, now);
+            let (opening, until) = self.opening(line, head, now);
             held = held.into_iter().chain(until).min();
-            if until.is_some() { None } else { group.choose_worker(line, &group.call(line.handler, size)) }
+            opening
         });
         if let Some(until) = held {
             self.wake_for_batch(id, until);
         }
         next
+    }
+
+    /// What there is for a line with this request at its head, and until when its batch may wait to grow.
+    pub(super) fn opening(&self, line: Line, head: Ticket, now: Instant) -> (Opening, Option<Instant>) {
+        let group = &self.groups[self.requests[head.index()].group.0];
+        match self.batch_of(line, head, now) {
+            (_, Some(until)) => (Opening::Shut, Some(until)),
+            (size, None) => (group.opening(line, &group.call(line.handler, size)), None),
+        }
     }
 
     /// The size of the batch that a request would go in, and until when it may wait to grow.
@@ -73,7 +135,8 @@ impl<T: Payload> Dispatcher<T> {
         let request = &mut self.requests[ticket.index()];
         request.state = match std::mem::replace(&mut request.state, State::Between) {
             State::Queued(payload, place) => {
-                self.groups[request.group.0].queue.take(&place);
+                let group = &mut self.groups[request.group.0];
+                group.queue.take(&place, group.rows[request.handler].request.average().unwrap_or_default());
                 State::Behind(payload)
             }
             other => other,
@@ -101,7 +164,7 @@ impl<T: Payload> Dispatcher<T> {
     }
 
     fn send_batch(&mut self, first: Ticket, batch: u64, id: WorkerId, now: Instant, out: &mut Vec<Action<T>>) {
-        let tickets = self.gather(first, batch);
+        let tickets = self.gather(first, batch, now, out);
         if let [only] = tickets[..] {
             return self.send_one(only, id, now, out);
         }
@@ -120,7 +183,7 @@ impl<T: Payload> Dispatcher<T> {
     }
 
     /// Takes a batch out of the queue: the request whose turn it is, and those of its kind behind it.
-    fn gather(&mut self, first: Ticket, batch: u64) -> Vec<Ticket> {
+    fn gather(&mut self, first: Ticket, batch: u64, now: Instant, out: &mut Vec<Action<T>>) -> Vec<Ticket> {
         let (id, handler) = (self.requests[first.index()].group, self.requests[first.index()].handler);
         let most = self.groups[id.0].rows[handler].limits.max_batch;
         let mut bytes = self.requests[first.index()].bytes;
@@ -129,6 +192,9 @@ impl<T: Payload> Dispatcher<T> {
         while tickets.len() < most
             && let Some(next) = self.groups[id.0].queue.next_mate(handler, batch)
         {
+            if self.end_if_overdue(next, now, out) || self.set_apart(next, now, out) {
+                continue;
+            }
             bytes = bytes.saturating_add(self.requests[next.index()].bytes);
             if bytes > self.config.max_batch_bytes {
                 break;

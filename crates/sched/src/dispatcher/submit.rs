@@ -41,6 +41,8 @@ impl<T: Payload> Dispatcher<T> {
             Entry::Behind { victim } => {
                 self.push_out(victim, now, out);
                 self.join(ticket, job, now);
+                // The victim may have been what others of its sequence waited for.
+                self.fill(job.group, now, out);
             }
         }
         Ok(ticket)

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use anyserve_core::{Code, Fingerprint, SequenceId};
 use anyserve_sched::{Slots, Ticket, WorkerId};
 
 use super::clients::Ask;
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     /// How often its handler was started.
     pub(super) runs: u32,
     pub(super) endings: u32,
+    /// The error that it ended with.
+    pub(super) ended: Option<Code>,
     /// Its caller has had a part of the answer.
     pub(super) emitted: bool,
     /// A worker died while it ran.
@@ -50,8 +53,8 @@ pub(super) struct Entry {
 pub(super) struct Shelf {
     /// Waiting, whatever for.
     pub(super) waiting: usize,
-    /// Waiting and never sent.
-    pub(super) fresh: usize,
+    /// Waiting before this step, and come back from workers in it.
+    pub(super) before: usize,
     /// The shortest time that a call of it ever took.
     pub(super) shortest: Option<Duration>,
 }
@@ -60,12 +63,14 @@ pub(super) struct Shelf {
 pub(super) struct GroupBooks {
     pub(super) shelves: Vec<Shelf>,
     pub(super) waiting: BTreeSet<usize>,
-    pub(super) fresh_bytes: usize,
+    /// Bytes that wait, and the same as for the shelves.
+    pub(super) bytes: usize,
+    pub(super) bytes_before: usize,
     /// When requests were accepted, and when some were sent again after a death; lately.
     pub(super) accepted: VecDeque<Instant>,
     pub(super) retried: VecDeque<Instant>,
-    /// Requests that are not over and whose worker died while it ran them.
-    pub(super) suspects: usize,
+    /// Requests that may have been counted as sent again although they never were.
+    pub(super) vague: usize,
 }
 
 /// A sequence.
@@ -90,6 +95,8 @@ pub(super) struct Books {
     /// Requests that are not over, and those that a worker has yet to answer for.
     pub(super) live: usize,
     pub(super) step: u64,
+    /// Fingerprints of requests that were with a dying worker; the like of them may want a worker for themselves.
+    pub(super) blamed: BTreeSet<Fingerprint>,
 }
 
 /// All slot tables, as the dispatcher asks for them.
@@ -109,6 +116,7 @@ impl Books {
             chains: BTreeMap::new(),
             live: 0,
             step: 0,
+            blamed: BTreeSet::new(),
         }
     }
 
@@ -123,6 +131,7 @@ impl Books {
             attempts: 0,
             runs: 0,
             endings: 0,
+            ended: None,
             emitted: false,
             suspect: false,
             returned: 0,
@@ -140,49 +149,54 @@ impl Books {
             self.count_waiting(number, true);
         }
         self.live += usize::from(from == Standing::New);
-        if to == Standing::Over {
-            self.live -= 1;
-            let entry = &self.entries[number];
-            self.groups[entry.ask.group].suspects -= usize::from(entry.suspect);
-        }
+        self.live -= usize::from(to == Standing::Over);
     }
 
     fn count_waiting(&mut self, number: usize, comes: bool) {
-        let entry = &self.entries[number];
-        let group = &mut self.groups[entry.ask.group];
-        let (shelf, fresh) = (&mut group.shelves[entry.ask.handler], usize::from(entry.attempts == 0));
+        let ask = &self.entries[number].ask;
+        let group = &mut self.groups[ask.group];
+        let shelf = &mut group.shelves[ask.handler];
         if comes {
             group.waiting.insert(number);
             shelf.waiting += 1;
-            shelf.fresh += fresh;
-            group.fresh_bytes += fresh * entry.ask.bytes;
+            group.bytes += ask.bytes;
         } else {
             group.waiting.remove(&number);
             shelf.waiting -= 1;
-            shelf.fresh -= fresh;
-            group.fresh_bytes -= fresh * entry.ask.bytes;
+            group.bytes -= ask.bytes;
         }
     }
 
-    /// A request comes back from a worker's socket.
+    /// The next step begins.
+    pub(super) fn turn(&mut self) {
+        self.step += 1;
+        for group in &mut self.groups {
+            group.bytes_before = group.bytes;
+            group.shelves.iter_mut().for_each(|shelf| shelf.before = shelf.waiting);
+        }
+    }
+
+    /// A request comes back from a worker.
     pub(super) fn take_back(&mut self, number: usize) {
-        self.entries[number].returned = self.step;
+        let entry = &mut self.entries[number];
+        entry.returned = self.step;
+        let group = &mut self.groups[entry.ask.group];
+        group.shelves[entry.ask.handler].before += 1;
+        group.bytes_before += entry.ask.bytes;
         self.put(number, Standing::Waiting);
     }
 
     /// A worker died while it ran this.
     pub(super) fn suspect(&mut self, number: usize) {
-        let entry = &mut self.entries[number];
-        if !std::mem::replace(&mut entry.suspect, true) {
-            self.groups[entry.ask.group].suspects += 1;
-        }
+        self.entries[number].suspect = true;
+        self.blamed.insert(self.entries[number].ask.print);
     }
 
     /// The name of a request's sequence.
     pub(super) fn chain_of(ask: &Ask) -> Option<(usize, usize, u64)> {
         match &ask.sequence.as_ref()?.id {
-            anyserve_core::SequenceId::Number(number) => Some((ask.group, ask.handler, *number)),
-            anyserve_core::SequenceId::Text(_) => None,
+            SequenceId::Number(number) => Some((ask.group, ask.handler, *number)),
+            SequenceId::Text(_) => None,
         }
     }
 
@@ -216,10 +230,11 @@ impl GroupBooks {
         Self {
             shelves: vec![Shelf::default(); plan.handlers.len()],
             waiting: BTreeSet::new(),
-            fresh_bytes: 0,
+            bytes: 0,
+            bytes_before: 0,
             accepted: VecDeque::new(),
             retried: VecDeque::new(),
-            suspects: 0,
+            vague: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Clients: what they ask for, when they leave, and what is in a request that nobody can see from outside.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyserve_core::{Fingerprint, Priority, SequenceCall, SequenceId};
@@ -137,6 +138,28 @@ impl Ask {
     /// Its level; lower goes first.
     pub(super) fn level(&self) -> u8 {
         self.priority.level()
+    }
+}
+
+impl fmt::Display for Ask {
+    /// Without instants: what is told must be the same in every run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, handler, tenant, bytes, batch, service, .. } = self;
+        let level = self.level();
+        write!(f, "handler {group}.{handler}, level {level}, tenant {tenant}, {bytes} bytes, print {}, ", self.print.0)?;
+        write!(f, "takes {service:?}")?;
+        let flag = |f: &mut fmt::Formatter<'_>, on: bool, what: &str| if on { write!(f, ", {what}") } else { Ok(()) };
+        flag(f, self.kills, "kills")?;
+        flag(f, self.hangs, "hangs")?;
+        flag(f, self.heeds, "heeds")?;
+        flag(f, self.emits, "emits")?;
+        if let Some(call) = &self.sequence {
+            write!(f, ", {:?} start {} end {}", call.id, call.start, call.end)?;
+        }
+        if let Some(batch) = batch {
+            write!(f, ", batch {batch}")?;
+        }
+        Ok(())
     }
 }
 

@@ -24,9 +24,13 @@ pub(super) struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) handler: usize,
-    left: usize,
+    left: u32,
     /// It was sent although nothing was free, to wait in the socket.
     pub(super) prefetched: bool,
+    /// The least that each of its requests could be expected to take when it was sent.
+    least: Duration,
+    /// The longest time that one of its requests took, if any ran.
+    took: Option<Duration>,
 }
 
 /// A worker as the runtime sees it.
@@ -81,10 +85,10 @@ impl Post {
     }
 
     /// Whether one more call may wait in the socket, if every call takes at least as long as its handler ever took.
-    pub(super) fn may_prefetch(&self, handler: usize, shortest: impl Fn(usize) -> Option<Duration>) -> bool {
+    pub(super) fn may_prefetch(&self, shortest: Option<Duration>) -> bool {
         let few = self.calls.len() < usize::try_from(self.credits + MAX_PREFETCH).unwrap_or(usize::MAX);
-        let held: Duration = self.calls.values().filter_map(|call| shortest(call.handler)).sum();
-        few && shortest(handler).is_some_and(|own| held + own <= PREFETCH)
+        let held: Duration = self.calls.values().map(|call| call.least * call.left).sum();
+        few && shortest.is_some_and(|own| held + own <= PREFETCH)
     }
 
     /// Calls that run, if the worker starts what it can.
@@ -94,8 +98,10 @@ impl Post {
     }
 
     /// A frame goes to the worker. False if one of its slots was taken.
-    pub(super) fn sent(&mut self, frame: &Frame, now: Instant) -> bool {
-        let call = Call { handler: frame.handler, left: frame.members.len(), prefetched: !self.has_room(frame.handler) };
+    pub(super) fn sent(&mut self, frame: &Frame, shortest: Option<Duration>, now: Instant) -> bool {
+        let (handler, left) = (frame.handler, u32::try_from(frame.members.len()).unwrap_or(1));
+        let least = shortest.unwrap_or_default() / left;
+        let call = Call { handler, left, prefetched: !self.has_room(handler), least, took: None };
         self.calls.insert(frame.call, call);
         self.by_handler[frame.handler] += 1;
         for member in &frame.members {
@@ -105,20 +111,27 @@ impl Post {
         frame.members.iter().all(|member| self.table.offer(member.slot, member.ticket))
     }
 
-    /// The worker has answered for what is in this slot.
-    pub(super) fn answered(&mut self, slot: u32, now: Instant) -> Option<Held> {
+    /// The worker has answered for what is in this slot. Returns the call's handler and time if the call is over and ran.
+    pub(super) fn answered(
+        &mut self,
+        slot: u32,
+        took: Option<Duration>,
+        now: Instant,
+    ) -> Option<(usize, Duration)> {
         let held = self.held.remove(&slot)?;
         self.table.release(slot);
         self.last_answer = Some(now);
         self.alone = self.alone.filter(|alone| *alone != held.number);
         let call = self.calls.get_mut(&held.call)?;
         call.left -= 1;
-        if call.left == 0 {
-            self.by_handler[call.handler] -= 1;
+        call.took = call.took.max(took);
+        let Call { left, handler, took, .. } = *call;
+        if left == 0 {
+            self.by_handler[handler] -= 1;
             self.calls.remove(&held.call);
         }
         self.look_whether_something_waits(now);
-        Some(held)
+        took.filter(|_| left == 0).map(|took| (handler, took))
     }
 
     fn look_whether_something_waits(&mut self, now: Instant) {

@@ -1,6 +1,7 @@
 //! What a seed makes: handlers and their limits, who asks for what, and what goes wrong.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use anyserve_core::Priority;
@@ -136,6 +137,18 @@ impl Scenario {
     pub(super) fn only_poison_kills(&self) -> bool {
         let sequences = self.groups.iter().flat_map(|group| &group.handlers).any(|handler| handler.limits.sequence);
         self.faults.kills + self.faults.outages == 0 && !sequences
+    }
+}
+
+impl fmt::Display for Scenario {
+    /// Without the map of weights, whose order is another in every run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weight = |name| self.config.tenant_weights.get(name).copied().unwrap_or(1);
+        let weights: Vec<_> = self.tenants.iter().map(weight).collect();
+        let config = SchedConfig { tenant_weights: HashMap::new(), ..self.config.clone() };
+        let Self { groups, levels, crowd, faults, latency, lateness, .. } = self;
+        write!(f, "{groups:?}, {levels:?}, tenants {weights:?}, {crowd:?}, {faults:?}, {config:?}, ")?;
+        write!(f, "latency {latency:?}, lateness {lateness:?}")
     }
 }
 

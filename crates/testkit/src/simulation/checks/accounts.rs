@@ -26,17 +26,16 @@ pub(super) fn agree(world: &World) -> Checked {
     Ok(())
 }
 
-/// What came back from a worker may stand beyond the limits; what was never sent may not.
+/// What comes back from a worker may stand beyond the limits; nothing that comes anew does.
 pub(super) fn bounded(world: &World) -> Checked {
     let config = &world.scenario.config;
     for (place, own) in world.books.groups.iter().enumerate() {
         for (handler, shelf) in own.shelves.iter().enumerate() {
-            let most = world.scenario.limits(place, handler).max_queue;
-            hold("a queue is no longer than it may be", shelf.fresh <= most, || format!("{} of {most}", shelf.fresh))?;
+            let most = world.scenario.limits(place, handler).max_queue.max(shelf.before);
+            hold("a queue is no longer than it may be", shelf.waiting <= most, || format!("{shelf:?} of {most}"))?;
         }
-        hold("what waits has no more bytes than it may", own.fresh_bytes <= config.max_queued_bytes, || {
-            format!("{} of {} bytes", own.fresh_bytes, config.max_queued_bytes)
-        })?;
+        let most = config.max_queued_bytes.max(own.bytes_before);
+        hold("what waits has no more bytes than it may", own.bytes <= most, || format!("{} of {most}", own.bytes))?;
     }
     let slots = usize::try_from(config.slots).unwrap_or(usize::MAX);
     let most = world.books.posts.values().map(|post| post.held.len()).max().unwrap_or(0);

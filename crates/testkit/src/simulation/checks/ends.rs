@@ -1,5 +1,6 @@
 //! How a request may end, and when it may be sent again.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyserve_core::{Code, Error};
@@ -60,7 +61,7 @@ pub(in crate::simulation) fn over(world: &World, over: &Over<Parcel>, why: Why) 
     let sequence = entry.ask.sequence.is_some();
     let fits = match over.error.code {
         Code::Deadline => entry.ask.deadline.is_some_and(|deadline| deadline <= now),
-        Code::Overloaded => why == Why::Submit && entry.attempts == 0 || entry.standing == Standing::Waiting,
+        Code::Overloaded => why == Why::Submit && entry.standing == Standing::Waiting,
         Code::WorkerLost => why == Why::Gone && (entry.attempts > 0 || sequence),
         Code::Poison => is_guilty(world, number),
         Code::Unavailable => why == Why::Down,
@@ -93,26 +94,37 @@ pub(in crate::simulation) fn answered(
 }
 
 /// A request survived its worker: it may, and the budget allows it.
-pub(in crate::simulation) fn sent_again(world: &mut World, number: usize, started: bool) -> Checked {
-    let entry = &world.books.entries[number];
-    let group = entry.ask.group;
-    let harmless = world.scenario.limits(group, entry.ask.handler).idempotent && !entry.emitted;
-    let may = entry.ask.sequence.is_none() && (!started || harmless);
+pub(in crate::simulation) fn survived(world: &mut World, number: usize, started: bool) -> Checked {
+    let may = may_run_again(world, number, started);
     hold("only what may run again is sent again", may, || format!("request {number}"))?;
-    let (now, books) = (world.time.now(), &mut world.books.groups[group]);
+    let (now, books) = (world.time.now(), &mut world.books.groups[world.books.entries[number].ask.group]);
     books.retried.push_back(now);
-    within_budget(books.retried.make_contiguous(), books.accepted.make_contiguous(), now)
-}
-
-/// A tenth of what came within ten seconds, at least ten. The dispatcher counts in whole seconds: the window that it
-/// looks at is between nine and ten seconds long.
-fn within_budget(retried: &[Instant], accepted: &[Instant], now: Instant) -> Checked {
-    let within = |times: &[Instant], seconds: u64| {
-        let since = |at: &&Instant| now.saturating_duration_since(**at) < Duration::from_secs(seconds);
-        times.iter().rev().take_while(since).count()
-    };
-    let (retries, requests) = (within(retried, 9), within(accepted, 10));
+    let (retries, requests) = (lately(&books.retried, now, 9), lately(&books.accepted, now, 10));
     hold("the retry budget is kept", retries <= (requests / 10).max(10), || {
         format!("{retries} retries for {requests} requests")
     })
+}
+
+/// A request was lost with its worker: it could not be sent again, or the budget was used up.
+pub(in crate::simulation) fn perished(world: &World, number: usize, started: bool) -> Checked {
+    let entry = &world.books.entries[number];
+    let (now, books) = (world.time.now(), &world.books.groups[entry.ask.group]);
+    let (retries, requests) = (lately(&books.retried, now, 10) + books.vague, lately(&books.accepted, now, 9));
+    let needless = entry.ended == Some(Code::WorkerLost) && may_run_again(world, number, started);
+    hold("no request is given up while the retry budget lasts", !needless || retries >= (requests / 10).max(10), || {
+        format!("request {number} after {retries} retries for {requests} requests")
+    })
+}
+
+fn may_run_again(world: &World, number: usize, started: bool) -> bool {
+    let entry = &world.books.entries[number];
+    let harmless = world.scenario.limits(entry.ask.group, entry.ask.handler).idempotent && !entry.emitted;
+    entry.ask.sequence.is_none() && (!started || harmless)
+}
+
+/// How many of these times are within so many seconds. The budget is a tenth of what came within ten seconds, at least
+/// ten; the dispatcher counts in whole seconds, so that the window it looks at is between nine and ten seconds long.
+fn lately(times: &VecDeque<Instant>, now: Instant, seconds: u64) -> usize {
+    let recent = |at: &&Instant| now.saturating_duration_since(**at) < Duration::from_secs(seconds);
+    times.iter().rev().take_while(recent).count()
 }

@@ -13,7 +13,7 @@ use super::broken::{Checked, hold};
 use super::process::Frame;
 use super::world::World;
 
-pub(super) use ends::{answered, explained, over, refused, sent_again};
+pub(super) use ends::{answered, explained, over, perished, refused, survived};
 pub(super) use shares::Shares;
 pub(super) use starts::{overrun, starting};
 

@@ -6,6 +6,7 @@ use anyserve_sched::WorkerId;
 
 use crate::simulation::books::Entry;
 use crate::simulation::broken::{Checked, hold};
+use crate::simulation::clients::Ask;
 use crate::simulation::post::Post;
 use crate::simulation::process::Frame;
 use crate::simulation::table::Phase;
@@ -19,10 +20,17 @@ const STALL: Duration = Duration::from_millis(5);
 pub(super) fn no_inversion(world: &World, worker: WorkerId, frame: &Frame) -> Checked {
     let Some(post) = world.books.posts.get(&worker) else { return Ok(()) };
     let numbers = || frame.members.iter().map(|member| member.number);
+    // A worker that was kept free for a suspect is the suspect's.
+    if numbers().any(|number| is_blamed(world, &world.books.entries[number])) {
+        return Ok(());
+    }
     let Some(level) = numbers().map(|number| world.books.entries[number].ask.level()).min() else { return Ok(()) };
+    let soon = !post.has_room(frame.handler);
     for other in world.books.groups[post.group].waiting.iter().copied().filter(|other| numbers().all(|n| n != *other)) {
         let entry = &world.books.entries[other];
-        let could = entry.ask.level() < level && is_plain(world, entry) && could_run(world, post, entry);
+        let stricter = entry.ask.level() < level;
+        let starved = soon && entry.ask.level() == level && entry.ask.handler != frame.handler && is_long(world, entry);
+        let could = (stricter || starved) && could_run(world, post, entry) && is_plain(world, entry);
         hold("a priority is never inverted", !could, || {
             let members: Vec<_> = numbers().collect();
             format!("requests {members:?} of level {level} go before {other} of level {}", entry.ask.level())
@@ -31,11 +39,31 @@ pub(super) fn no_inversion(world: &World, worker: WorkerId, frame: &Frame) -> Ch
     Ok(())
 }
 
-/// It may run anywhere, now: it belongs to no sequence, to no worker that died, and to no batch that still grows.
+/// No socket takes it, and no worker is free for it just now: where shorter ones of other handlers are let into a socket
+/// before it, it waits for ever.
+fn is_long(world: &World, entry: &Entry) -> bool {
+    let Ask { group, handler, .. } = entry.ask;
+    let shortest = world.books.groups[group].shelves[handler].shortest;
+    let takes = |post: &Post| post.has_room(handler) || post.may_prefetch(shortest);
+    !world.books.posts.values().any(|post| post.group == group && !post.draining && takes(post))
+}
+
+/// It may run anywhere, now: it belongs to no sequence, has no like with a worker that died, and no batch that still grows.
 fn is_plain(world: &World, entry: &Entry) -> bool {
-    let suspicious = entry.suspect || world.machine.wants_fingerprints();
     let returned = entry.returned == world.books.step;
-    entry.ask.sequence.is_none() && !suspicious && !returned && !may_be_held(world, entry)
+    entry.ask.sequence.is_none() && !is_blamed(world, entry) && !returned && !may_be_held(world, entry)
+}
+
+fn is_blamed(world: &World, entry: &Entry) -> bool {
+    world.books.blamed.contains(&entry.ask.print)
+}
+
+/// A worker may be kept free for a request that wants one for itself, or run one.
+fn may_be_kept(world: &World, group: usize) -> bool {
+    let books = &world.books;
+    let held = books.posts.values().filter(|post| post.group == group).flat_map(|post| post.held.values());
+    let live = books.groups[group].waiting.iter().copied().chain(held.map(|held| held.number));
+    !books.blamed.is_empty() && live.into_iter().any(|number| is_blamed(world, &books.entries[number]))
 }
 
 /// A batch waits to grow for its most urgent member, which may be younger than this one.
@@ -60,7 +88,7 @@ fn could_run(world: &World, post: &Post, entry: &Entry) -> bool {
 /// What a free worker could run at once is not in the queue.
 pub(super) fn nobody_waits_beside_a_free_worker(world: &World) -> Checked {
     for (place, own) in world.books.groups.iter().enumerate() {
-        if own.waiting.is_empty() || own.suspects > 0 {
+        if own.waiting.is_empty() || may_be_kept(world, place) {
             continue;
         }
         let posts = || world.books.posts.iter().filter(|(_, post)| post.group == place);

@@ -41,8 +41,8 @@ pub(super) fn within_limits(world: &World, worker: WorkerId, frame: &Frame) -> C
     let takes = post.is_some_and(|post| !post.draining);
     hold("only a worker that takes requests gets some", takes, || format!("worker {}", worker.0))?;
     let Some(post) = post else { return Ok(()) };
-    let shortest = |handler: usize| world.books.groups[post.group].shelves[handler].shortest;
-    let may = post.has_room(frame.handler) || post.may_prefetch(frame.handler, shortest);
+    let shortest = world.books.groups[post.group].shelves[frame.handler].shortest;
+    let may = post.has_room(frame.handler) || post.may_prefetch(shortest);
     hold("a limit on concurrency is never broken", may, || {
         format!("handler {} on worker {} with {} calls", frame.handler, worker.0, post.calls.len())
     })

@@ -23,14 +23,13 @@ pub(in crate::simulation) fn starting(world: &World, worker: WorkerId, member: &
     })
 }
 
-/// Its grace is over: either the handler has stopped, or its process.
-pub(in crate::simulation) fn overrun(world: &World, worker: WorkerId, call: u64, number: usize) -> Checked {
+/// The grace of everybody in this call is over: either its handler has stopped, or its process.
+pub(in crate::simulation) fn overrun(world: &World, worker: WorkerId, call: u64) -> Checked {
     let process = world.books.posts.get(&worker).map(|post| &post.process).filter(|process| process.alive);
-    let runs = process.and_then(|process| process.calls.get(&call));
-    let runs = runs.is_some_and(|running| running.frame.members.iter().any(|member| member.number == number));
-    // What its worker has answered for is the runtime's no more.
-    let held = matches!(world.books.entries[number].standing, Standing::With(at) | Standing::Left(at) if at == worker);
-    hold("no handler outlives its deadline and its grace", !(runs && held), || {
-        format!("request {number} still runs on worker {}", worker.0)
+    let Some(running) = process.and_then(|process| process.calls.get(&call)) else { return Ok(()) };
+    // What its worker has answered for, and the answer on its way, is no concern any more.
+    let held = |member: &Member| world.books.is_current(worker, member.number, member.slot);
+    hold("no handler outlives its deadline and its grace", !running.frame.members.iter().any(held), || {
+        format!("call {call} still runs on worker {}", worker.0)
     })
 }

@@ -29,7 +29,8 @@ impl World {
         let outlook = self.machine.outlook(&job, now);
         let parcel = Parcel { number, print: ask.print, emitted: false };
         let submitted = self.machine.submit(&job, parcel, now, &mut self.actions);
-        self.trace.note(now, format_args!("request {number} comes: {ask:?}"));
+        let patience = ask.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        self.trace.note(now, format_args!("request {number} comes for {patience:?}: {ask}"));
         let submitted = submitted.map_err(|refusal| refusal.error);
         checks::explained(&outlook, &submitted, &self.actions)?;
         match submitted {

@@ -128,12 +128,7 @@ impl World {
         self.machine.worker_gone(self.groups[group], worker, cause, started, now, &mut self.actions);
         let left = self.book_death(worker, &post, cause);
         self.perform(Why::Gone)?;
-        for Left { number, started } in left {
-            if self.books.entries[number].endings == 0 {
-                self.tally.count(if started { "ran again" } else { "sent again" });
-                checks::sent_again(self, number, started)?;
-            }
-        }
+        self.judge_death(&left)?;
         self.maybe_down(group)?;
         let restart = self.chance.time_below(Duration::from_millis(20));
         self.time.plan(restart, Step::Ready(group));
@@ -157,7 +152,7 @@ impl World {
             if started && cause == Cause::Died {
                 self.books.suspect(number);
             }
-            self.books.put(number, Standing::Waiting);
+            self.books.take_back(number);
             left.push(Left { number, started });
         }
         let lost = self.books.chains.values_mut().filter(|chain| chain.worker == Some(worker));
@@ -166,6 +161,22 @@ impl World {
             self.tally.count("sequences lost");
         }
         left
+    }
+
+    fn judge_death(&mut self, left: &[Left]) -> Checked {
+        for Left { number, started } in left {
+            let entry = &self.books.entries[*number];
+            match entry.ended {
+                None if entry.endings == 0 => {
+                    self.tally.count(if *started { "ran again" } else { "sent again" });
+                    checks::survived(self, *number, *started)?;
+                }
+                // It was sent again by the budget, and then its time was over, or its like was found guilty.
+                Some(Code::Deadline | Code::Poison) => self.books.groups[entry.ask.group].vague += 1,
+                _ => {}
+            }
+        }
+        left.iter().try_for_each(|Left { number, started }| checks::perished(self, *number, *started))
     }
 
     fn maybe_down(&mut self, group: usize) -> Checked {

@@ -50,7 +50,7 @@ pub(super) enum Step {
     /// A process goes on.
     Thaw(WorkerId),
     /// By now a handler that ran beyond its deadline is stopped, or its worker is.
-    Audit(WorkerId, u64, usize),
+    Audit(WorkerId, u64),
     Kill,
     Outage,
     Freeze,
@@ -135,8 +135,7 @@ impl World {
 
     /// Lives until nothing is left to happen, or a check does not hold.
     pub(super) fn run(mut self) -> Run {
-        let scenario = format_args!("{:#?}", self.scenario).to_string();
-        self.trace.note(self.time.now(), format_args!("{scenario}"));
+        self.trace.note(self.time.now(), format_args!("{}", self.scenario));
         let broken: Option<Broken> = self.live().err();
         let (hash, lines) = self.trace.finish();
         Run { seed: self.seed, hash, lines, tally: self.tally, broken }
@@ -145,13 +144,18 @@ impl World {
     fn live(&mut self) -> Checked {
         self.plan();
         while let Some(step) = self.time.next_event() {
-            self.books.step += 1;
+            self.books.turn();
             hold("a world comes to rest", self.books.step < MAX_STEPS, || format!("{step:?}"))?;
             let expired = matches!(step, Step::Expire);
             self.take(step)?;
             self.arm();
             checks::after_step(self, expired)?;
         }
+        if self.shares.as_ref().is_some_and(Shares::is_telling) {
+            self.tally.count("shares judged");
+        }
+        let refused = self.machine.retries().refused;
+        (0..refused).for_each(|_| self.tally.count("retries refused"));
         checks::at_rest(self)
     }
 
@@ -195,7 +199,7 @@ impl World {
             Step::Crash(worker, cause) => self.crash(worker, cause),
             Step::Gone(worker, cause) => self.gone(worker, cause),
             Step::Thaw(worker) => self.thaw(worker),
-            Step::Audit(worker, call, number) => checks::overrun(self, worker, call, number),
+            Step::Audit(worker, call) => checks::overrun(self, worker, call),
             Step::Kill => self.kill(),
             Step::Outage => self.outage(),
             Step::Freeze => self.freeze(),

@@ -40,7 +40,8 @@ impl World {
         self.trace.note(now, format_args!("requests {numbers:?} go to worker {} as call {}", worker.0, frame.call));
         checks::sending(self, worker, sendings, &frame)?;
         let Some(post) = self.books.posts.get_mut(&worker) else { return Ok(()) };
-        let free = post.sent(&frame, now);
+        let shortest = self.books.groups[post.group].shelves[frame.handler].shortest;
+        let free = post.sent(&frame, shortest, now);
         self.tally.count(if post.calls[&frame.call].prefetched { "prefetched" } else { "sent" });
         hold("a slot is used again only after its answer", free, || format!("{sendings:?}"))?;
         for member in &frame.members {
@@ -98,6 +99,7 @@ impl World {
         self.trace.note(now, format_args!("request {number} is over after {} attempts: {}", over.attempts, over.error));
         checks::over(self, &over, why)?;
         self.tally.count(over_name(over.error.code));
+        self.books.entries[number].ended = Some(over.error.code);
         let ask = self.books.entries[number].ask.clone();
         self.clients.sequence_over(&ask, &mut self.chance);
         self.end(number)?;

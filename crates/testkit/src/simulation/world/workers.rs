@@ -92,13 +92,14 @@ impl World {
         }
     }
 
+    /// A call goes on as long as somebody in it has time, and is looked at once in every grace.
     fn plan_audit(&mut self, worker: WorkerId, frame: &Frame) {
-        let slack = self.scenario.config.overrun_grace + self.scenario.lateness * 2 + Duration::from_micros(1);
-        for member in &frame.members {
-            if let Some(deadline) = self.books.entries[member.number].ask.deadline {
-                self.time.plan_at(deadline + slack, Step::Audit(worker, frame.call, member.number));
-            }
-        }
+        let deadlines = frame.members.iter().map(|member| self.books.entries[member.number].ask.deadline);
+        let Some(last) = deadlines.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()) else { return };
+        let looks = if frame.members.len() == 1 { 1 } else { 2 };
+        let grace = (self.scenario.config.overrun_grace + self.scenario.lateness) * looks;
+        let slack = self.scenario.lateness + Duration::from_micros(1);
+        self.time.plan_at(last + grace + slack, Step::Audit(worker, frame.call));
     }
 
     /// The caller of a running request left; some handlers look.
@@ -180,20 +181,19 @@ impl World {
         checks::answered(self, worker, &reply, &finished)?;
         self.book_answer(worker, &reply, &finished)?;
         if let Some(post) = self.books.posts.get_mut(&worker) {
-            post.answered(slot, now);
+            let over = post.answered(slot, took, now);
             if post.draining && post.held.is_empty() {
                 self.exit(worker);
+            }
+            if let Some((handler, took)) = over {
+                self.books.observe(group, handler, took);
             }
         }
         self.perform(Why::Answer)
     }
 
     fn book_answer(&mut self, worker: WorkerId, reply: &Reply, finished: &Finished<Parcel>) -> Checked {
-        let Reply { number, slot, took, .. } = *reply;
-        let (group, handler) = (self.books.entries[number].ask.group, self.books.entries[number].ask.handler);
-        if let Some(took) = took {
-            self.books.observe(group, handler, took);
-        }
+        let Reply { number, slot, .. } = *reply;
         if !self.books.is_current(worker, number, slot) {
             return Ok(());
         }
