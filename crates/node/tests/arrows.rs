@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("bench", &["proto", "core"]),
     ("node", &["server", "worker", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
-    ("testkit", &[]),
+    ("testkit", &["sched", "core"]),
 ];
 
 fn short(name: &str) -> Option<&str> {

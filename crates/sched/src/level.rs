@@ -23,7 +23,9 @@ pub(crate) struct Level {
     clock: u64,
     /// How many requests there are of each line.
     lines: Vec<(Line, usize)>,
-    /// Requests and their work, by patience.
+    /// Requests and their work.
+    total: Ahead,
+    /// The same by patience.
     waiting: Vec<Ahead>,
     /// Sum of the weights of tenants with requests.
     weight: u32,
@@ -39,6 +41,7 @@ impl Default for Level {
             order: BTreeSet::new(),
             clock: 0,
             lines: Vec::new(),
+            total: Ahead::default(),
             waiting: vec![Ahead::default(); classes()],
             weight: 0,
         }
@@ -77,8 +80,9 @@ impl Level {
             Some((_, count)) => *count += 1,
             None => self.lines.push((place.line, 1)),
         }
-        let class = &mut self.waiting[place.class];
-        *class = Ahead { requests: class.requests + 1, work: class.work + place.work };
+        for sum in [&mut self.total, &mut self.waiting[place.class]] {
+            *sum = Ahead { requests: sum.requests + 1, work: sum.work + place.work };
+        }
     }
 
     /// False if it was not there.
@@ -95,8 +99,9 @@ impl Level {
                 self.lines.swap_remove(at);
             }
         }
-        let class = &mut self.waiting[place.class];
-        *class = Ahead { requests: class.requests - 1, work: class.work.saturating_sub(place.work) };
+        for sum in [&mut self.total, &mut self.waiting[place.class]] {
+            *sum = Ahead { requests: sum.requests - 1, work: sum.work.saturating_sub(place.work) };
+        }
         true
     }
 
@@ -155,7 +160,7 @@ impl Level {
     }
 
     pub(crate) fn all(&self) -> Ahead {
-        sum(&self.waiting)
+        self.total
     }
 
     /// What goes before a request of this tenant and patience: what is due sooner, and not more than the others' share

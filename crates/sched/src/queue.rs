@@ -13,7 +13,7 @@
 //!
 //! Source: Goyal, Vin, Cheng, "Start-time fair queueing", 1996; within a tenant Liu and Layland's earliest deadline first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,7 @@ pub(crate) struct Queue {
     anywhere: Vec<usize>,
     /// Requests that want a worker for themselves.
     alone: usize,
-    mates: HashMap<(usize, u64), usize>,
+    mates: BTreeMap<(usize, u64), usize>,
     bytes: usize,
 }
 
@@ -117,7 +117,7 @@ impl Queue {
             total: 0,
             anywhere: vec![0; handlers],
             alone: 0,
-            mates: HashMap::new(),
+            mates: BTreeMap::new(),
             bytes: 0,
         }
     }

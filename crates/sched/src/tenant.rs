@@ -1,6 +1,6 @@
 //! One tenant's waiting requests in one level.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::queue::{Ahead, Lane, Line, Place, Rank};
@@ -14,7 +14,7 @@ pub(crate) struct Tenant {
     pub(crate) tag: u64,
     lines: Vec<(Line, BTreeSet<Rank>)>,
     /// The requests that may be in a batch, by handler and kind.
-    mates: HashMap<(usize, u64), BTreeSet<Rank>>,
+    mates: BTreeMap<(usize, u64), BTreeSet<Rank>>,
     waiting: Ahead,
 }
 
@@ -28,7 +28,7 @@ impl Tenant {
     pub(crate) const SCALE: u64 = 1 << 20;
 
     pub(crate) fn new(weight: u32, tag: u64) -> Self {
-        Self { weight, tag, lines: Vec::new(), mates: HashMap::new(), waiting: Ahead::default() }
+        Self { weight, tag, lines: Vec::new(), mates: BTreeMap::new(), waiting: Ahead::default() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -302,3 +302,20 @@ impl Worker {
         self.held.first().map(|held| held.sent + held.expected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_batch_is_left_in_the_backlog_when_it_is_over() {
+        let now = Instant::now();
+        let mut worker = Worker::new(WorkerId(1), 1, 10, [1].into_iter());
+        let tickets = [Ticket::from_number(1), Ticket::from_number(2), Ticket::from_number(3)];
+        worker.take(&tickets, &Call { handler: 0, expected: Duration::from_nanos(100), size: 3 }, now);
+        for ticket in tickets {
+            worker.give_back(ticket, Some(Duration::from_nanos(100)), now).expect("it has this one");
+        }
+        assert_eq!(worker.backlog(), Duration::ZERO, "a nanosecond each would add up");
+    }
+}

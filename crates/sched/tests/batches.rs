@@ -121,3 +121,13 @@ fn a_batch_that_overruns_for_one_goes_on_while_another_waits_for_it() {
     assert_eq!(bench.pass(grace), ["withdraw from 1", "patient over: DEADLINE"]);
     assert_eq!(bench.pass(grace).last().unwrap(), "replace 1");
 }
+
+#[test]
+fn an_overdue_request_joins_no_batch() {
+    let mut bench = Bench::new(&[batched(3, Duration::ZERO)]);
+    submit_all(&mut bench, &[("a", 1), ("b", 1)]);
+    let late = Job { deadline: Some(bench.now + SLOW), ..kind(&bench, 1) };
+    bench.submit("late", &late).unwrap();
+    bench.now += SLOW;
+    assert_eq!(bench.ready(W1, 1), ["late over: DEADLINE", "send a+b to 1"]);
+}

@@ -144,3 +144,61 @@ fn workers_that_we_end_leave_no_suspects() {
     assert!(!bench.machine.wants_fingerprints());
     assert_eq!(bench.ready(W2, 1), ["send a to 2 attempt 2"]);
 }
+
+#[test]
+fn what_waits_when_its_like_is_found_guilty_does_not_run_either() {
+    let mut bench = Bench::new(&[idempotent()]);
+    bench.ready(W1, 1);
+    let first = bench.plain("p1");
+    bench.plain("p2");
+    bench.plain("innocent");
+    bench.start(first);
+    bench.said();
+    assert_eq!(bench.dies(W1, Cause::Died), [""; 0]);
+    let said = bench.ready(W2, 1);
+    assert_eq!(said, ["send p1 to 2 attempt 2"], "a suspect, and nothing beside it");
+    assert_eq!(bench.dies(W2, Cause::Died), ["p1 over: POISON"]);
+    assert_eq!(bench.ready(W3, 1), ["p2 over: POISON", "send innocent to 3 attempt 1"]);
+    assert_eq!(bench.machine.quarantined(bench.now)[0].refused, 1);
+}
+
+#[test]
+fn what_waits_when_its_like_comes_under_suspicion_runs_alone() {
+    let mut bench = Bench::new(&[HandlerLimits::new(4, 10)]);
+    bench.ready(W1, 1);
+    let first = bench.plain("s1");
+    bench.plain("s2");
+    bench.plain("other");
+    bench.start(first);
+    bench.said();
+    assert_eq!(bench.dies(W1, Cause::Died), ["s1 over: WORKER_LOST"]);
+    assert_eq!(bench.ready(W2, 4), ["send s2 to 2 attempt 1"], "nothing beside it");
+    let second = bench.running();
+    bench.finished(W2, second, SLOW);
+    assert_eq!(bench.said(), ["send other to 2 attempt 1"]);
+}
+
+#[test]
+fn a_worker_that_drains_is_not_kept_for_a_suspect() {
+    let mut bench = Bench::new(&[HandlerLimits { concurrency: 4, ..idempotent() }]);
+    bench.ready(W1, 4);
+    let suspect = bench.plain("suspect");
+    bench.start(suspect);
+    bench.said();
+    bench.dies(W1, Cause::Died);
+    assert!(bench.cancel(suspect).is_some(), "its like is still suspected");
+    bench.ready(W2, 4);
+    bench.ready(W3, 4);
+    bench.plain_times("busy", 0..4);
+    let running = bench.running_all();
+    let like = Job { fingerprint: Some(Fingerprint(u64::from(b's'))), ..bench.job() };
+    bench.submit("s2", &like).unwrap();
+    bench.machine.worker_draining(bench.group, W2);
+    let on_w3: Vec<_> = running.into_iter().filter(|ticket| bench.machine.worker_of(*ticket) == Some(W3)).collect();
+    bench.said();
+    bench.finished(W3, on_w3[0], SLOW);
+    bench.plain("new");
+    assert_eq!(bench.said(), [""; 0], "now the other worker is kept free");
+    bench.finished(W3, on_w3[1], SLOW);
+    assert_eq!(bench.said(), ["send s2 to 3 attempt 1"]);
+}

@@ -208,3 +208,76 @@ fn a_draining_worker_gets_nothing_more() {
     assert_eq!(bench.dies(W1, Cause::Died), [""; 0], "a is sent again when there is a worker");
     assert_eq!(bench.ready(W2, 2), ["send a to 2 attempt 2", "send b to 2 attempt 1"]);
 }
+
+#[test]
+fn what_is_overdue_is_never_sent_however_late_its_timer_is() {
+    let mut bench = Bench::new(&[limits()]);
+    bench.submit("late", &bench.due(SLOW)).unwrap();
+    bench.plain("patient");
+    bench.now += SLOW;
+    assert_eq!(bench.ready(W1, 1), ["late over: DEADLINE", "send patient to 1 attempt 1"]);
+}
+
+/// Two handlers, of which the first is known to be quick and the second to be slow.
+fn quick_and_slow(credits: u32) -> Bench {
+    let mut bench = Bench::new(&[HandlerLimits::new(1, 100), HandlerLimits::new(1, 100)]);
+    bench.ready(W1, credits);
+    for (handler, took) in [(0, QUICK), (1, SLOW)] {
+        let ticket = bench.submit("warm", &Job { handler, ..bench.job() }).unwrap();
+        bench.finished(W1, ticket, took);
+    }
+    bench.said();
+    bench
+}
+
+#[test]
+fn quick_requests_do_not_go_before_a_slow_one_for_ever() {
+    let mut bench = quick_and_slow(1);
+    bench.plain_times("quick", 0..3);
+    assert_eq!(bench.said().len(), 3, "one runs, two wait in the socket");
+    let sent = bench.running_all();
+    bench.submit("slow", &Job { handler: 1, ..bench.job() }).unwrap();
+    bench.plain_times("quick", 0..3);
+    assert_eq!(bench.said(), [""; 0], "the socket is closed to them while one waits for the worker itself");
+    sent[..2].iter().for_each(|ticket| drop(bench.finished(W1, *ticket, QUICK)));
+    assert_eq!(bench.said(), [""; 0]);
+    bench.finished(W1, sent[2], QUICK);
+    assert_eq!(bench.said(), ["send slow to 1 attempt 1"]);
+}
+
+#[test]
+fn quick_requests_in_a_socket_do_not_take_the_place_of_another_handler() {
+    let mut bench = quick_and_slow(2);
+    bench.plain_times("quick", 0..4);
+    bench.said();
+    bench.submit("slow", &Job { handler: 1, ..bench.job() }).unwrap();
+    assert_eq!(bench.said(), ["send slow to 1 attempt 1"], "its own place is free");
+}
+
+#[test]
+fn what_waits_for_its_own_handlers_place_is_looked_after_too() {
+    let mut bench = quick_and_slow(2);
+    let stuck = bench.plain("stuck");
+    bench.start(stuck);
+    bench.plain("behind it");
+    assert_eq!(bench.said().len(), 2, "the worker has as many calls as credits, but for one handler");
+    bench.ready(W2, 2);
+    assert_eq!(bench.pass(Duration::from_millis(6)), ["send behind it to 2 attempt 2"]);
+}
+
+#[test]
+fn what_is_taken_back_from_a_stuck_worker_does_not_go_to_another_that_is_stuck() {
+    let mut bench = Bench::new(&[HandlerLimits::new(1, 20)]);
+    bench.ready(W1, 1);
+    bench.ready(W2, 1);
+    let warm = bench.plain("warm");
+    let at = bench.machine.worker_of(warm).unwrap();
+    bench.finished(at, warm, QUICK);
+    bench.plain_times("a", 0..4);
+    let sent = bench.running_all();
+    assert_eq!(sent.len(), 4, "two run, two wait in the sockets");
+    sent[..2].iter().for_each(|ticket| bench.start(*ticket));
+    bench.said();
+    assert_eq!(bench.pass(Duration::from_millis(6)), [""; 0], "both are stuck");
+    assert_eq!(bench.machine.load(bench.group).queued, 2);
+}

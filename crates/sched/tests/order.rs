@@ -119,3 +119,24 @@ fn thousands_of_tenants_that_come_once_are_forgotten() {
     let size = format!("{:?}", bench.machine).len();
     assert!(size < 200_000, "the machine takes {size} bytes to show");
 }
+
+#[test]
+fn requests_that_came_before_anything_was_measured_cost_their_tenant_no_less() {
+    let mut bench = Bench::new(&[limits_of(200)]);
+    for number in 0..40 {
+        bench.submit(&format!("a{number}"), &Job { tenant: "a", ..bench.job() }).unwrap();
+    }
+    bench.ready(W1, 1);
+    let first = bench.running();
+    bench.finished(W1, first, SLOW);
+    for number in 0..20 {
+        bench.submit(&format!("b{number}"), &Job { tenant: "b", ..bench.job() }).unwrap();
+    }
+    let mut sent = Vec::new();
+    for _ in 0..20 {
+        let ticket = bench.running();
+        sent.extend(bench.finished(W1, ticket, SLOW));
+    }
+    let others = sent.iter().filter(|name| name.starts_with('b')).count();
+    assert!((9..=11).contains(&others), "{sent:?}");
+}

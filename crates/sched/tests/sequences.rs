@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyserve_core::{Code, Error, SequenceCall};
 use anyserve_sched::{Cause, HandlerLimits, Job, SchedConfig, Ticket};
 
-use bench::{Bench, SLOW, W1, W2, W3, sequence};
+use bench::{Bench, SLOW, W1, W2, W3, level, sequence};
 
 fn bench() -> Bench {
     let limits = HandlerLimits { sequence: true, ..HandlerLimits::new(4, 100) };
@@ -119,4 +119,60 @@ fn what_waits_behind_a_sequence_counts_in_the_queue() {
     }
     assert_eq!(accepted, 1 + 3, "one runs, three wait");
     assert_eq!(bench.pass(Duration::ZERO).len(), 1);
+}
+
+#[test]
+fn those_behind_a_start_that_was_sent_but_never_ran_are_over_too() {
+    let mut bench = bench();
+    bench.ready(W1, 4);
+    let start = call(&mut bench, "a1", &sequence(1, true, false)).unwrap();
+    call(&mut bench, "a2", &sequence(1, false, false)).unwrap();
+    bench.said();
+    bench.cancel(start);
+    assert_eq!(bench.said(), ["withdraw from 1"], "it may have started just now");
+    bench.untouched(W1, start);
+    assert_eq!(bench.said(), ["a2 over: INVALID_INPUT"]);
+    assert_eq!(bench.machine.live_sequences(), 0);
+}
+
+#[test]
+fn a_second_start_that_leaves_takes_those_with_it_that_came_for_it() {
+    let mut bench = bench();
+    bench.ready(W1, 4);
+    let first = call(&mut bench, "a1", &sequence(1, true, false)).unwrap();
+    call(&mut bench, "a2", &sequence(1, false, false)).unwrap();
+    let second = call(&mut bench, "b1", &sequence(1, true, false)).unwrap();
+    call(&mut bench, "b2", &sequence(1, false, false)).unwrap();
+    bench.said();
+    bench.cancel(second);
+    assert_eq!(bench.said(), ["b2 over: INVALID_INPUT"]);
+    let orphan = call(&mut bench, "b3", &sequence(1, false, false)).unwrap_err();
+    assert_eq!(orphan.code, Code::InvalidInput, "its start has left");
+    bench.finished(W1, first, SLOW);
+    assert_eq!(bench.said(), ["send a2 to 1 attempt 1"]);
+}
+
+#[test]
+fn a_start_that_gives_way_in_a_full_queue_takes_those_behind_it_with_it() {
+    let limits = HandlerLimits { sequence: true, ..HandlerLimits::new(4, 3) };
+    let mut bench = Bench::new(&[limits]);
+    for (name, id, start, priority) in
+        [("a1", 1, true, 8), ("a2", 1, false, 8), ("b1", 2, true, 1), ("b2", 2, false, 1)]
+    {
+        let sequence = sequence(id, start, false);
+        let job = Job { sequence: Some(&sequence), priority: level(priority), ..bench.job() };
+        bench.submit(name, &job).unwrap();
+    }
+    assert_eq!(bench.said(), ["a1 over: OVERLOADED", "a2 over: INVALID_INPUT"]);
+}
+
+#[test]
+fn a_request_does_not_push_out_the_start_of_its_own_sequence() {
+    let limits = HandlerLimits { sequence: true, ..HandlerLimits::new(4, 1) };
+    let mut bench = Bench::new(&[limits]);
+    let (start, next) = (sequence(1, true, false), sequence(1, false, false));
+    bench.submit("a1", &Job { sequence: Some(&start), priority: level(8), ..bench.job() }).unwrap();
+    let refused = bench.submit("a2", &Job { sequence: Some(&next), priority: level(1), ..bench.job() }).unwrap_err();
+    assert_eq!(refused.code, Code::Overloaded);
+    assert_eq!(bench.ready(W1, 4), ["send a1 to 1 attempt 1"]);
 }

@@ -155,16 +155,20 @@ impl<T: Payload> Dispatcher<T> {
 
     /// Whether there is room for a job to wait, and time. Returns who has to go for it.
     fn may_wait(&self, job: &Job<'_>, now: Instant) -> Result<Option<Ticket>, Error> {
-        let (_, wait) = self.expected_wait(job, now);
-        let group = &self.groups[job.group.0];
-        if let Some(left) = job.deadline.map(|deadline| deadline.saturating_duration_since(now))
-            && wait > left
-            && group.load().workers > 0
-        {
-            let message = format!("the expected wait of {wait:.1?} is longer than the {left:.1?} until the deadline");
-            return Err(overloaded(message, wait));
+        if let Some(deadline) = job.deadline {
+            self.check_time(job, deadline.saturating_duration_since(now), now)?;
         }
-        self.room(job, group).map_err(|message| overloaded(message, wait))
+        let group = &self.groups[job.group.0];
+        self.room(job, group).map_err(|message| overloaded(message, self.expected_wait(job, now).1))
+    }
+
+    fn check_time(&self, job: &Job<'_>, left: Duration, now: Instant) -> Result<(), Error> {
+        let (_, wait) = self.expected_wait(job, now);
+        if wait <= left || self.groups[job.group.0].load().workers == 0 {
+            return Ok(());
+        }
+        let message = format!("the expected wait of {wait:.1?} is longer than the {left:.1?} until the deadline");
+        Err(overloaded(message, wait))
     }
 
     fn room(&self, job: &Job<'_>, group: &Group) -> Result<Option<Ticket>, String> {

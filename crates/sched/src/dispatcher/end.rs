@@ -30,7 +30,10 @@ impl<T: Payload> Dispatcher<T> {
         self.observe(group, &returned, now);
         // One that was taken back belongs to another worker by now, or is over.
         let (payload, attempts) = if returned.recalled { (None, 0) } else { self.settle(ticket, took.is_some(), now) };
-        self.fill(group, now, out);
+        // As long as others of its batch are not answered, no credit is free.
+        if returned.over.is_some() {
+            self.fill(group, now, out);
+        }
         Ok(Finished { payload, slot: returned.slot, attempts })
     }
 

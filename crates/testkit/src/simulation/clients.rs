@@ -81,7 +81,7 @@ impl Clients {
             hangs: chance.percent(crowd.hangs),
             heeds: chance.percent(50),
             emits: limits.max_batch == 1 && chance.percent(20),
-            service: service(chance, plan.service),
+            service: service(chance, plan.service, crowd.surprises),
             leaves: chance.percent(crowd.leavers).then(|| chance.time_below(crowd.patience.max(plan.service * 3))),
         }
     }
@@ -114,9 +114,9 @@ fn index(chance: &mut Chance, len: usize) -> usize {
 }
 
 /// Half to one and a half of the usual time; now and then much longer.
-fn service(chance: &mut Chance, usual: Duration) -> Duration {
+fn service(chance: &mut Chance, usual: Duration, surprises: u64) -> Duration {
     let time = usual / 2 + chance.time_below(usual);
-    if chance.percent(3) { time * 20 } else { time }
+    if chance.percent(surprises) { time * 20 } else { time }
 }
 
 // === impl Ask ===
@@ -146,7 +146,11 @@ impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { group, handler, tenant, bytes, batch, service, .. } = self;
         let level = self.level();
-        write!(f, "handler {group}.{handler}, level {level}, tenant {tenant}, {bytes} bytes, print {}, ", self.print.0)?;
+        write!(
+            f,
+            "handler {group}.{handler}, level {level}, tenant {tenant}, {bytes} bytes, print {}, ",
+            self.print.0
+        )?;
         write!(f, "takes {service:?}")?;
         let flag = |f: &mut fmt::Formatter<'_>, on: bool, what: &str| if on { write!(f, ", {what}") } else { Ok(()) };
         flag(f, self.kills, "kills")?;

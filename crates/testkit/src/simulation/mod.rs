@@ -71,7 +71,7 @@ pub fn run(weather: Weather, seed: u64, told: bool) -> Run {
 impl fmt::Display for Run {
     /// What broke, and the last things that happened before it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 6000;
+        const SHOWN: usize = 60;
         if let Some(broken) = &self.broken {
             writeln!(f, "seed {}: {broken}", self.seed)?;
         }

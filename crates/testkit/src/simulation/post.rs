@@ -25,6 +25,7 @@ pub(super) struct Held {
 pub(super) struct Call {
     pub(super) handler: usize,
     left: u32,
+    size: u32,
     /// It was sent although nothing was free, to wait in the socket.
     pub(super) prefetched: bool,
     /// The least that each of its requests could be expected to take when it was sent.
@@ -91,6 +92,11 @@ impl Post {
         few && shortest.is_some_and(|own| held + own <= PREFETCH)
     }
 
+    /// Slots of all calls that are not over; those of a batch that is answered in part count in full.
+    pub(super) fn slots(&self) -> u32 {
+        self.calls.values().map(|call| call.size).sum()
+    }
+
     /// Calls that run, if the worker starts what it can.
     fn running(&self) -> u32 {
         let busy = self.by_handler.iter().zip(&self.limits).map(|(busy, limit)| *busy.min(limit));
@@ -101,7 +107,7 @@ impl Post {
     pub(super) fn sent(&mut self, frame: &Frame, shortest: Option<Duration>, now: Instant) -> bool {
         let (handler, left) = (frame.handler, u32::try_from(frame.members.len()).unwrap_or(1));
         let least = shortest.unwrap_or_default() / left;
-        let call = Call { handler, left, prefetched: !self.has_room(handler), least, took: None };
+        let call = Call { handler, left, size: left, prefetched: !self.has_room(handler), least, took: None };
         self.calls.insert(frame.call, call);
         self.by_handler[frame.handler] += 1;
         for member in &frame.members {
@@ -112,12 +118,7 @@ impl Post {
     }
 
     /// The worker has answered for what is in this slot. Returns the call's handler and time if the call is over and ran.
-    pub(super) fn answered(
-        &mut self,
-        slot: u32,
-        took: Option<Duration>,
-        now: Instant,
-    ) -> Option<(usize, Duration)> {
+    pub(super) fn answered(&mut self, slot: u32, took: Option<Duration>, now: Instant) -> Option<(usize, Duration)> {
         let held = self.held.remove(&slot)?;
         self.table.release(slot);
         self.last_answer = Some(now);

@@ -61,6 +61,8 @@ pub(super) struct Crowd {
     pub(super) hangs: u64,
     /// Percent of the batches whose handler raises.
     pub(super) raises: u64,
+    /// Percent of the requests that take much longer than usual.
+    pub(super) surprises: u64,
 }
 
 /// What goes wrong from outside.
@@ -85,7 +87,7 @@ impl Scenario {
     pub(super) fn storm(seed: u64) -> Self {
         let chance = &mut Chance::new(seed);
         let groups: Vec<_> = (0..1 + u32::from(chance.percent(20))).map(|_| group(chance)).collect();
-        let count = *chance.pick(&[1, 1, 3, 8, 8, 100]);
+        let count = *chance.pick(&[1, 1, 3, 8, 300, 300]);
         let tenants: Vec<_> = (0..count).map(|number| format!("t{number}")).collect();
         let levels = chance.pick(&[&[4_u32] as &[u32], &[1, 4, 8], &[1, 2, 3, 4, 5, 6, 7, 8]]).iter();
         let levels = levels.filter_map(|level| Priority::try_new(*level)).collect();
@@ -184,6 +186,7 @@ fn crowd(chance: &mut Chance, groups: &[GroupPlan]) -> Crowd {
         poison: *chance.pick(&[0, 0, 2, 10]),
         hangs: *chance.pick(&[0, 0, 3]),
         raises: *chance.pick(&[0, 20]),
+        surprises: 3,
     }
 }
 
@@ -274,6 +277,7 @@ impl Crowd {
             poison: 0,
             hangs: 0,
             raises: 0,
+            surprises: 0,
         }
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn after_step(world: &World, expired: bool) -> Checked {
     accounts::agree(world)?;
     accounts::bounded(world)?;
     order::nobody_waits_beside_a_free_worker(world)?;
+    order::nobody_waits_for_a_start_that_never_ran(world)?;
     if expired { order::nothing_waits_in_a_stuck_socket(world) } else { Ok(()) }
 }
 
@@ -34,6 +35,7 @@ pub(super) fn sending(world: &World, worker: WorkerId, sendings: &[Sending], fra
     sends::alone(world, worker, frame)?;
     sends::not_quarantined(world, frame)?;
     sends::in_sequence(world, worker, frame)?;
+    order::earliest_deadline_first(world, frame)?;
     order::no_inversion(world, worker, frame)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyserve_sched::WorkerId;
 
-use crate::simulation::books::Entry;
+use crate::simulation::books::{Books, Entry, Standing};
 use crate::simulation::broken::{Checked, hold};
 use crate::simulation::clients::Ask;
 use crate::simulation::post::Post;
@@ -26,14 +26,16 @@ pub(super) fn no_inversion(world: &World, worker: WorkerId, frame: &Frame) -> Ch
     }
     let Some(level) = numbers().map(|number| world.books.entries[number].ask.level()).min() else { return Ok(()) };
     let soon = !post.has_room(frame.handler);
-    for other in world.books.groups[post.group].waiting.iter().copied().filter(|other| numbers().all(|n| n != *other)) {
-        let entry = &world.books.entries[other];
-        let stricter = entry.ask.level() < level;
-        let starved = soon && entry.ask.level() == level && entry.ask.handler != frame.handler && is_long(world, entry);
-        let could = (stricter || starved) && could_run(world, post, entry) && is_plain(world, entry);
-        hold("a priority is never inverted", !could, || {
-            let members: Vec<_> = numbers().collect();
-            format!("requests {members:?} of level {level} go before {other} of level {}", entry.ask.level())
+    let goes_before = |entry: &Entry| {
+        let Ask { handler, .. } = entry.ask;
+        let beside = soon && entry.ask.level() == level && handler != frame.handler;
+        entry.ask.level() < level || beside && is_long(world, entry)
+    };
+    for other in &world.books.groups[post.group].waiting {
+        let entry = &world.books.entries[*other];
+        let passed_over = goes_before(entry) && could_run(world, post, entry) && is_plain(world, entry);
+        hold("a priority is never inverted", !passed_over, || {
+            format!("{frame:?} of level {level} goes before {other} of level {}", entry.ask.level())
         })?;
     }
     Ok(())
@@ -46,6 +48,26 @@ fn is_long(world: &World, entry: &Entry) -> bool {
     let shortest = world.books.groups[group].shelves[handler].shortest;
     let takes = |post: &Post| post.has_room(handler) || post.may_prefetch(shortest);
     !world.books.posts.values().any(|post| post.group == group && !post.draining && takes(post))
+}
+
+/// Among a tenant's requests of one level and handler the one that is due first goes first, and of those without a deadline
+/// the one that came first.
+pub(super) fn earliest_deadline_first(world: &World, frame: &Frame) -> Checked {
+    let Some(first) = frame.members.first().map(|member| &world.books.entries[member.number]) else { return Ok(()) };
+    let plain = |entry: &Entry| entry.ask.sequence.is_none() && !is_blamed(world, entry);
+    if frame.members.len() > 1 || first.ask.batch.is_some() || !plain(first) {
+        return Ok(());
+    }
+    let alike = |ask: &Ask| (ask.handler, ask.level(), ask.tenant);
+    let due = |entry: &Entry| (entry.ask.deadline.is_none(), entry.ask.deadline, entry.ticket);
+    for other in &world.books.groups[first.ask.group].waiting {
+        let entry = &world.books.entries[*other];
+        let sooner = alike(&entry.ask) == alike(&first.ask) && plain(entry) && due(entry) < due(first);
+        hold("the earliest deadline goes first", !sooner || entry.returned == world.books.step, || {
+            format!("{frame:?} goes before {other}")
+        })?;
+    }
+    Ok(())
 }
 
 /// It may run anywhere, now: it belongs to no sequence, has no like with a worker that died, and no batch that still grows.
@@ -80,25 +102,26 @@ fn may_be_held(world: &World, entry: &Entry) -> bool {
 
 fn could_run(world: &World, post: &Post, entry: &Entry) -> bool {
     // A worker without slots left for a whole batch waits for some.
-    let most = world.scenario.limits(entry.ask.group, entry.ask.handler).max_batch;
-    let slots = usize::try_from(world.scenario.config.slots).unwrap_or(usize::MAX);
-    !post.draining && post.has_place(entry.ask.handler) && post.held.len() + most <= slots
+    let most = u32::try_from(world.scenario.limits(entry.ask.group, entry.ask.handler).max_batch).unwrap_or(u32::MAX);
+    let slots = world.scenario.config.slots;
+    !post.draining && post.has_place(entry.ask.handler) && post.slots() + most <= slots
 }
 
 /// What a free worker could run at once is not in the queue.
 pub(super) fn nobody_waits_beside_a_free_worker(world: &World) -> Checked {
     for (place, own) in world.books.groups.iter().enumerate() {
-        if own.waiting.is_empty() || may_be_kept(world, place) {
+        let posts = || world.books.posts.values().filter(|post| post.group == place);
+        let is_open = |handler| posts().any(|post| !post.draining && post.has_room(handler));
+        let open: Vec<_> = (0..own.shelves.len()).map(is_open).collect();
+        if own.waiting.is_empty() || !open.contains(&true) || may_be_kept(world, place) {
             continue;
         }
-        let posts = || world.books.posts.iter().filter(|(_, post)| post.group == place);
         for number in &own.waiting {
             let entry = &world.books.entries[*number];
-            let free = posts().find(|(_, post)| post.has_room(entry.ask.handler) && could_run(world, post, entry));
-            let Some((worker, _)) = free.filter(|_| is_plain(world, entry)) else { continue };
-            return hold("nobody waits beside a free worker", false, || {
-                format!("request {number} of handler {} could run on worker {}", entry.ask.handler, worker.0)
-            });
+            let handler = entry.ask.handler;
+            let takes = |post: &Post| post.has_room(handler) && could_run(world, post, entry);
+            let waits = open[handler] && is_plain(world, entry) && posts().any(takes);
+            hold("nobody waits beside a free worker", !waits, || format!("request {number} of handler {handler}"))?;
         }
     }
     Ok(())
@@ -108,7 +131,9 @@ pub(super) fn nobody_waits_beside_a_free_worker(world: &World) -> Checked {
 pub(super) fn nothing_waits_in_a_stuck_socket(world: &World) -> Checked {
     let (now, longest) = (world.time.now(), STALL * 2 + world.scenario.lateness * 2);
     for (worker, post) in &world.books.posts {
-        let Some(since) = post.waits_since.max(post.last_answer).filter(|_| post.waits_since.is_some()) else { continue };
+        let Some(since) = post.waits_since.max(post.last_answer).filter(|_| post.waits_since.is_some()) else {
+            continue;
+        };
         if now.saturating_duration_since(since) <= longest {
             continue;
         }
@@ -121,6 +146,21 @@ pub(super) fn nothing_waits_in_a_stuck_socket(world: &World) -> Checked {
                 format!("request {} waits at worker {} for {longest:?}", held.number, worker.0)
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Whoever waits behind a start that never ran is told at once.
+pub(super) fn nobody_waits_for_a_start_that_never_ran(world: &World) -> Checked {
+    let entries = &world.books.entries;
+    for number in world.books.groups.iter().flat_map(|group| &group.waiting) {
+        let entry = &entries[*number];
+        let Some(chain) = Books::chain_of(&entry.ask).and_then(|name| world.books.chains.get(&name)) else { continue };
+        let own = chain.starts.iter().rev().find(|start| entries[**start].ticket <= entry.ticket);
+        let never = own.is_none_or(|start| entries[*start].standing == Standing::Over && entries[*start].runs == 0);
+        hold("those behind a start that never ran are over, too", !never, || {
+            format!("request {number} waits behind {own:?}")
+        })?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Clients come and go, and time passes for them.
 
+use anyserve_core::Code;
 use anyserve_sched::Job;
 
 use super::{Step, Why, World};
@@ -41,7 +42,7 @@ impl World {
             Err(error) => {
                 self.trace.note(now, format_args!("request {number} is refused: {error}"));
                 checks::refused(self, number, &error)?;
-                self.tally.count(error.code.name());
+                self.tally.count(refusal_name(error.code));
                 self.clients.sequence_over(&ask, &mut self.chance);
             }
         }
@@ -108,5 +109,17 @@ impl World {
             _ => Standing::Over,
         };
         self.books.put(number, to);
+    }
+}
+
+fn refusal_name(code: Code) -> &'static str {
+    match code {
+        Code::Deadline => "refused: DEADLINE",
+        Code::InvalidInput => "refused: INVALID_INPUT",
+        Code::Overloaded => "refused: OVERLOADED",
+        Code::Poison => "refused: POISON",
+        Code::Unavailable => "refused: UNAVAILABLE",
+        Code::WorkerLost => "refused: WORKER_LOST",
+        _ => "refused: something else",
     }
 }
