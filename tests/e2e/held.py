@@ -1,11 +1,13 @@
 """A handler that the test holds up, and what waits behind it meanwhile."""
 
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-from tests.e2e.replicas import WATCHDOG_S
+from tests.e2e.replicas import WATCHDOG_S, Replica
 from tests.guarantees.calls import Calls
 
 numbers = itertools.count()
@@ -54,3 +56,20 @@ def names_like(*names: str) -> list[str]:
     """Names that no other test has."""
     mark = next(numbers)
     return [f"{name}-{mark}" for name in names]
+
+
+@contextmanager
+def clients(channel: Callable[[str], grpc.Channel]) -> Iterator[Callable[[Replica], Calls]]:
+    """Makes clients of replicas. In the end no handler waits any more: the next test may have the same replica."""
+    made: list[Calls] = []
+
+    def make(served: Replica) -> Calls:
+        made.append(Calls(served, channel(served.endpoint)))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for call in made:
+            for started in call.replica.notes.glob("started-gated*"):
+                call.replica.allow(f"go-{started.name.removeprefix('started-')}")

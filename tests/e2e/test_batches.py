@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 
 from anyserve import Client, errors
 from tests.e2e.conftest import serving
-from tests.e2e.held import Held, names_like
+from tests.e2e.held import Held, clients, names_like
 from tests.e2e.messages import anyserve_code, infer, tensor, text
 from tests.e2e.replicas import WATCHDOG_S, Replica, anyserve, until
 from tests.guarantees.calls import ATTEMPTS, Calls, attempts_of, code_of, failure, number, pid_of
@@ -40,8 +40,9 @@ def threads(tmp_path_factory) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def calls(channel) -> Callable[[Replica], Calls]:
-    return lambda served: Calls(served, channel(served.endpoint))
+def calls(channel) -> Iterator[Callable[[Replica], Calls]]:
+    with clients(channel) as make:
+        yield make
 
 
 @pytest.fixture(params=["one thread", "a thread of its own", "a coroutine"])

@@ -17,6 +17,7 @@ import tritonclient.grpc as triton
 
 from anyserve import Client, errors
 from tests.e2e.conftest import serving
+from tests.e2e.held import clients
 from tests.e2e.messages import anyserve_code, infer, stub, text
 from tests.e2e.replicas import WATCHDOG_S, Replica, until
 from tests.guarantees.calls import Calls, code_of, failure
@@ -36,8 +37,9 @@ def two(tmp_path_factory) -> Iterator[Replica]:
 
 
 @pytest.fixture
-def calls(channel) -> Callable[[Replica], Calls]:
-    return lambda served: Calls(served, channel(served.endpoint))
+def calls(channel) -> Iterator[Callable[[Replica], Calls]]:
+    with clients(channel) as make:
+        yield make
 
 
 # === messages ===

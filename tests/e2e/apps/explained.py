@@ -88,7 +88,7 @@ def add_special(app: AnyServe) -> None:
             signal.pause()
         return called(name, "die")
 
-    @app.capability(type="talk", sequence=True)
+    @app.capability(type="talk", sequence=True, concurrency=4)
     def talk(name: str) -> Answer:
         return called(name, "talk")
 

@@ -155,14 +155,14 @@ impl Books {
     fn count_waiting(&mut self, number: usize, comes: bool) {
         let ask = &self.entries[number].ask;
         let group = &mut self.groups[ask.group];
-        let shelf = &mut group.shelves[ask.handler];
+        let queue = &mut group.shelves[ask.handler].waiting;
         if comes {
             group.waiting.insert(number);
-            shelf.waiting += 1;
+            *queue += 1;
             group.bytes += ask.bytes;
         } else {
             group.waiting.remove(&number);
-            shelf.waiting -= 1;
+            *queue -= 1;
             group.bytes -= ask.bytes;
         }
     }

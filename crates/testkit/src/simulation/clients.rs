@@ -22,10 +22,7 @@ pub(super) struct Ask {
     pub(super) batch: Option<u64>,
     pub(super) sequence: Option<SequenceCall>,
     pub(super) print: Fingerprint,
-    /// Its worker dies of it.
-    pub(super) kills: bool,
-    /// It never ends by itself, the first time it runs.
-    pub(super) hangs: bool,
+    pub(super) fate: Fate,
     /// Its handler ends early when it is told to.
     pub(super) heeds: bool,
     /// Its caller gets a part of the answer before the end.
@@ -34,6 +31,17 @@ pub(super) struct Ask {
     pub(super) service: Duration,
     /// Time after which its caller leaves.
     pub(super) leaves: Option<Duration>,
+}
+
+/// What a request does to its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is answered.
+    Ends,
+    /// Its worker dies of it.
+    Kills,
+    /// It never ends by itself, the first time it runs.
+    Hangs,
 }
 
 /// What the dispatcher keeps for the shell.
@@ -77,8 +85,7 @@ impl Clients {
             batch: (limits.max_batch > 1 && chance.percent(90)).then(|| chance.below(2)),
             sequence: if limits.sequence { self.sequence((group, handler), chance) } else { None },
             print: Fingerprint(print),
-            kills,
-            hangs: chance.percent(crowd.hangs),
+            fate: fate(kills, chance.percent(crowd.hangs)),
             heeds: chance.percent(50),
             emits: limits.max_batch == 1 && chance.percent(20),
             service: service(chance, plan.service, crowd.surprises),
@@ -106,6 +113,14 @@ impl Clients {
         {
             self.alive.insert((ask.group, ask.handler, number), false);
         }
+    }
+}
+
+fn fate(kills: bool, hangs: bool) -> Fate {
+    match (kills, hangs) {
+        (true, _) => Fate::Kills,
+        (false, true) => Fate::Hangs,
+        (false, false) => Fate::Ends,
     }
 }
 
@@ -153,8 +168,8 @@ impl fmt::Display for Ask {
         )?;
         write!(f, "takes {service:?}")?;
         let flag = |f: &mut fmt::Formatter<'_>, on: bool, what: &str| if on { write!(f, ", {what}") } else { Ok(()) };
-        flag(f, self.kills, "kills")?;
-        flag(f, self.hangs, "hangs")?;
+        flag(f, self.fate == Fate::Kills, "kills")?;
+        flag(f, self.fate == Fate::Hangs, "hangs")?;
         flag(f, self.heeds, "heeds")?;
         flag(f, self.emits, "emits")?;
         if let Some(call) = &self.sequence {

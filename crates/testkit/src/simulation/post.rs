@@ -28,6 +28,7 @@ pub(super) struct Call {
     size: u32,
     /// It was sent although nothing was free, to wait in the socket.
     pub(super) prefetched: bool,
+    pub(super) sent: Instant,
     /// The least that each of its requests could be expected to take when it was sent.
     least: Duration,
     /// The longest time that one of its requests took, if any ran.
@@ -107,7 +108,8 @@ impl Post {
     pub(super) fn sent(&mut self, frame: &Frame, shortest: Option<Duration>, now: Instant) -> bool {
         let (handler, left) = (frame.handler, u32::try_from(frame.members.len()).unwrap_or(1));
         let least = shortest.unwrap_or_default() / left;
-        let call = Call { handler, left, size: left, prefetched: !self.has_room(handler), least, took: None };
+        let call =
+            Call { handler, left, size: left, prefetched: !self.has_room(handler), least, sent: now, took: None };
         self.calls.insert(frame.call, call);
         self.by_handler[frame.handler] += 1;
         for member in &frame.members {

@@ -86,7 +86,7 @@ impl Scenario {
     /// Handlers, limits, clients and faults of every kind.
     pub(super) fn storm(seed: u64) -> Self {
         let chance = &mut Chance::new(seed);
-        let groups: Vec<_> = (0..1 + u32::from(chance.percent(20))).map(|_| group(chance)).collect();
+        let groups: Vec<_> = (0..=u32::from(chance.percent(20))).map(|_| group(chance)).collect();
         let count = *chance.pick(&[1, 1, 3, 8, 300, 300]);
         let tenants: Vec<_> = (0..count).map(|number| format!("t{number}")).collect();
         let levels = chance.pick(&[&[4_u32] as &[u32], &[1, 4, 8], &[1, 2, 3, 4, 5, 6, 7, 8]]).iter();

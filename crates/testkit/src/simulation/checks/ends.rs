@@ -8,25 +8,34 @@ use anyserve_sched::{Action, Finished, Outlook, Over, Ticket, Verdict, WorkerId}
 
 use crate::simulation::books::Standing;
 use crate::simulation::broken::{Checked, hold};
-use crate::simulation::clients::Parcel;
+use crate::simulation::clients::{Fate, Parcel};
 use crate::simulation::world::{Reply, Why, World};
 
-/// What `explain` says is what is then done.
+/// What `explain` says is what is then done. What is said to wait may still go at once: where its coming fills a batch or
+/// pushes another out, where less strict ones of its handler wait, and where a request waits for its sequence or for a
+/// worker of its own, even if not for long.
 pub(in crate::simulation) fn explained(
+    world: &World,
+    number: usize,
     outlook: &Outlook,
     submitted: &Result<Ticket, Error>,
-    actions: &[Action<Parcel>],
 ) -> Checked {
+    let (ask, actions) = (&world.books.entries[number].ask, &world.actions);
     let sent_to = |ticket: Ticket| {
         actions.iter().find_map(|action| match action {
             Action::Send(worker, sending) if sending.ticket == ticket => Some(*worker),
             _ => None,
         })
     };
+    let may_go = ask.sequence.is_some()
+        || ask.batch.is_some()
+        || world.machine.wants_fingerprints()
+        || world.books.groups[ask.group].shelves[ask.handler].waiting > 0
+        || matches!(actions.first(), Some(Action::Over(_)));
     let agree = match (&outlook.verdict, submitted) {
         (Verdict::Run(worker), Ok(ticket)) => sent_to(*ticket) == Some(*worker),
         (Verdict::Refuse(expected), Err(error)) => error == expected,
-        (Verdict::Wait { .. }, Ok(_)) => true,
+        (Verdict::Wait { .. }, Ok(ticket)) => may_go || sent_to(*ticket).is_none(),
         _ => false,
     };
     hold("what is explained is what is done", agree, || format!("{:?}, but {submitted:?}", outlook.verdict))
@@ -51,7 +60,7 @@ pub(in crate::simulation) fn refused(world: &World, number: usize, error: &Error
 
 /// Where nothing but poison kills, nothing but poison is blamed.
 fn is_guilty(world: &World, number: usize) -> bool {
-    world.books.entries[number].ask.kills || !world.scenario.only_poison_kills()
+    world.books.entries[number].ask.fate == Fate::Kills || !world.scenario.only_poison_kills()
 }
 
 /// A request is over without an answer, for a reason.

@@ -131,15 +131,11 @@ pub(super) fn nobody_waits_beside_a_free_worker(world: &World) -> Checked {
 pub(super) fn nothing_waits_in_a_stuck_socket(world: &World) -> Checked {
     let (now, longest) = (world.time.now(), STALL * 2 + world.scenario.lateness * 2);
     for (worker, post) in &world.books.posts {
-        let Some(since) = post.waits_since.max(post.last_answer).filter(|_| post.waits_since.is_some()) else {
-            continue;
-        };
-        if now.saturating_duration_since(since) <= longest {
-            continue;
-        }
+        let Some(since) = post.waits_since else { continue };
         for (slot, held) in &post.held {
-            let prefetched = post.calls.get(&held.call).is_some_and(|call| call.prefetched);
-            let stuck = prefetched
+            let Some(call) = post.calls.get(&held.call).filter(|call| call.prefetched) else { continue };
+            let since = since.max(call.sent).max(post.last_answer.unwrap_or(since));
+            let stuck = now.saturating_duration_since(since) > longest
                 && world.books.entries[held.number].ask.sequence.is_none()
                 && post.table.is(*slot, held.ticket, Phase::Offered);
             hold("what waits in a stuck worker's socket is taken back", !stuck, || {

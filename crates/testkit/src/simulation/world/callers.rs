@@ -33,7 +33,7 @@ impl World {
         let patience = ask.deadline.map(|deadline| deadline.saturating_duration_since(now));
         self.trace.note(now, format_args!("request {number} comes for {patience:?}: {ask}"));
         let submitted = submitted.map_err(|refusal| refusal.error);
-        checks::explained(&outlook, &submitted, &self.actions)?;
+        checks::explained(self, number, &outlook, &submitted)?;
         match submitted {
             Ok(ticket) => {
                 self.books.entries[number].ticket = Some(ticket);

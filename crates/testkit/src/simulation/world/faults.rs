@@ -49,24 +49,28 @@ impl World {
         if alive.is_empty() { None } else { Some(*self.chance.pick(&alive)) }
     }
 
-    pub(super) fn kill(&mut self) -> Checked {
+    pub(super) fn kill(&mut self) {
         self.tally.count("killed");
-        self.any_alive().map_or(Ok(()), |worker| self.crash(worker, Cause::Died))
+        if let Some(worker) = self.any_alive() {
+            self.crash(worker, Cause::Died);
+        }
     }
 
-    pub(super) fn outage(&mut self) -> Checked {
+    pub(super) fn outage(&mut self) {
         self.tally.count("outages");
         let all: Vec<_> = self.books.posts.keys().copied().collect();
-        all.into_iter().try_for_each(|worker| self.crash(worker, Cause::Died))
+        for worker in all {
+            self.crash(worker, Cause::Died);
+        }
     }
 
-    pub(super) fn freeze(&mut self) -> Checked {
+    pub(super) fn freeze(&mut self) {
         let long = self.chance.percent(15);
         let time = if long { SILENCE * 3 } else { self.chance.time_below(Duration::from_millis(40)) };
-        let Some(worker) = self.any_alive() else { return Ok(()) };
+        let Some(worker) = self.any_alive() else { return };
         let until = self.time.now() + time;
         let Some(post) = self.books.posts.get_mut(&worker).filter(|post| post.process.frozen.is_none()) else {
-            return Ok(());
+            return;
         };
         self.tally.count("frozen");
         self.trace.note(self.time.now(), format_args!("worker {} freezes", worker.0));
@@ -75,7 +79,6 @@ impl World {
         if time > SILENCE {
             self.time.plan(SILENCE, Step::Crash(worker, Cause::Replaced));
         }
-        Ok(())
     }
 
     pub(super) fn thaw(&mut self, worker: WorkerId) -> Checked {
@@ -85,9 +88,9 @@ impl World {
         self.work(worker)
     }
 
-    pub(super) fn drain(&mut self) -> Checked {
-        let Some(worker) = self.any_alive() else { return Ok(()) };
-        let Some(post) = self.books.posts.get_mut(&worker).filter(|post| !post.draining) else { return Ok(()) };
+    pub(super) fn drain(&mut self) {
+        let Some(worker) = self.any_alive() else { return };
+        let Some(post) = self.books.posts.get_mut(&worker).filter(|post| !post.draining) else { return };
         self.trace.note(self.time.now(), format_args!("worker {} drains", worker.0));
         self.tally.count("drained");
         post.draining = true;
@@ -97,7 +100,6 @@ impl World {
         if idle {
             self.exit(worker);
         }
-        Ok(())
     }
 
     /// A worker that was drained ends by itself.
@@ -108,15 +110,14 @@ impl World {
         }
     }
 
-    pub(super) fn crash(&mut self, worker: WorkerId, cause: Cause) -> Checked {
-        let Some(post) = self.books.posts.get_mut(&worker).filter(|post| post.process.alive) else { return Ok(()) };
+    pub(super) fn crash(&mut self, worker: WorkerId, cause: Cause) {
+        let Some(post) = self.books.posts.get_mut(&worker).filter(|post| post.process.alive) else { return };
         post.process.alive = false;
         self.trace.note(self.time.now(), format_args!("worker {} ends: {cause:?}", worker.0));
         self.tally.count(if cause == Cause::Died { "died" } else { "replaced" });
         // What it had written before is read before its end is seen.
         let seen = self.scenario.latency + self.chance.time_below(Duration::from_millis(1));
         self.time.plan(seen, Step::Gone(worker, cause));
-        Ok(())
     }
 
     /// The runtime sees that a process has ended.
@@ -192,16 +193,15 @@ impl World {
     }
 
     /// Ends what hangs for ever; as often as it takes.
-    pub(super) fn sweep(&mut self) -> Checked {
+    pub(super) fn sweep(&mut self) {
         let hung = self.books.posts.iter().filter(|(_, post)| post.process.alive && post.process.hangs());
         let hung: Vec<_> = hung.map(|(worker, _)| *worker).collect();
         for worker in hung {
             self.tally.count("swept");
-            self.crash(worker, Cause::Replaced)?;
+            self.crash(worker, Cause::Replaced);
         }
         if self.books.live > 0 {
             self.time.plan(SILENCE, Step::Sweep);
         }
-        Ok(())
     }
 }

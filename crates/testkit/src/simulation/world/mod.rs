@@ -191,20 +191,31 @@ impl World {
             Step::Expire => self.expire(),
             Step::Ready(group) => self.ready(group),
             Step::Receive(worker, frame) => self.receive(worker, frame),
-            Step::Tell(worker, call, number) => self.tell(worker, call, number),
-            Step::Chunk(worker, call) => self.chunk(worker, call),
-            Step::Emitted(worker, number, ticket) => self.emitted(worker, number, ticket),
             Step::Done(worker, call) => self.done(worker, call),
             Step::Answer(worker, reply) => self.answer(worker, reply),
-            Step::Crash(worker, cause) => self.crash(worker, cause),
             Step::Gone(worker, cause) => self.gone(worker, cause),
             Step::Thaw(worker) => self.thaw(worker),
             Step::Audit(worker, call) => checks::overrun(self, worker, call),
+            quiet => {
+                self.take_quietly(&quiet);
+                Ok(())
+            }
+        }
+    }
+
+    /// The dispatcher hears nothing of these, or has nothing to say to them.
+    fn take_quietly(&mut self, step: &Step) {
+        match *step {
+            Step::Tell(worker, call, number) => self.tell(worker, call, number),
+            Step::Chunk(worker, call) => self.chunk(worker, call),
+            Step::Emitted(worker, number, ticket) => self.emitted(worker, number, ticket),
+            Step::Crash(worker, cause) => self.crash(worker, cause),
             Step::Kill => self.kill(),
             Step::Outage => self.outage(),
             Step::Freeze => self.freeze(),
             Step::Drain => self.drain(),
             Step::Sweep => self.sweep(),
+            _ => {}
         }
     }
 

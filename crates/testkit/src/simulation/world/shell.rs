@@ -23,10 +23,10 @@ impl World {
                     self.send(worker, &members)?;
                 }
                 Action::Withdraw { ticket, worker, slot } => self.withdraw(ticket, worker, slot),
-                Action::Over(over) => self.over(over, why)?,
+                Action::Over(over) => self.over(&over, why)?,
                 Action::Replace(worker) => {
                     self.tally.count("overruns");
-                    self.crash(worker, Cause::Replaced)?;
+                    self.crash(worker, Cause::Replaced);
                 }
             }
         }
@@ -94,10 +94,10 @@ impl World {
         }
     }
 
-    fn over(&mut self, over: Over<Parcel>, why: Why) -> Checked {
+    fn over(&mut self, over: &Over<Parcel>, why: Why) -> Checked {
         let (number, now) = (over.payload.number, self.time.now());
         self.trace.note(now, format_args!("request {number} is over after {} attempts: {}", over.attempts, over.error));
-        checks::over(self, &over, why)?;
+        checks::over(self, over, why)?;
         self.tally.count(over_name(over.error.code));
         self.books.entries[number].ended = Some(over.error.code);
         let ask = self.books.entries[number].ask.clone();

@@ -8,7 +8,7 @@ use super::{Reply, Step, Why, World};
 use crate::simulation::books::Standing;
 use crate::simulation::broken::{Checked, hold};
 use crate::simulation::checks;
-use crate::simulation::clients::Parcel;
+use crate::simulation::clients::{Fate, Parcel};
 use crate::simulation::post::Post;
 use crate::simulation::process::{Frame, Member, Running};
 
@@ -38,12 +38,12 @@ impl World {
     /// Starts whatever has a place.
     pub(super) fn work(&mut self, worker: WorkerId) -> Checked {
         while let Some(frame) = self.books.posts.get_mut(&worker).and_then(|post| post.process.next()) {
-            self.start(worker, frame)?;
+            self.start(worker, &frame)?;
         }
         Ok(())
     }
 
-    fn start(&mut self, worker: WorkerId, frame: Frame) -> Checked {
+    fn start(&mut self, worker: WorkerId, frame: &Frame) -> Checked {
         let mut claimed = Vec::with_capacity(frame.members.len());
         for member in frame.members.iter().copied() {
             let post = self.books.posts.get(&worker);
@@ -60,7 +60,7 @@ impl World {
                 post.process.leave(frame.handler);
             }
         } else {
-            self.call(worker, Frame { members: claimed, ..frame });
+            self.call(worker, Frame { members: claimed, ..*frame });
         }
         Ok(())
     }
@@ -71,8 +71,8 @@ impl World {
         self.trace.note(now, format_args!("worker {} starts call {call}", worker.0));
         let asks: Vec<_> = frame.members.iter().map(|member| &self.books.entries[member.number]).collect();
         let takes = asks.iter().map(|entry| entry.ask.service).max().unwrap_or_default();
-        let kills = asks.iter().any(|entry| entry.ask.kills);
-        let hangs = asks.iter().any(|entry| entry.ask.hangs && entry.runs == 1);
+        let kills = asks.iter().any(|entry| entry.ask.fate == Fate::Kills);
+        let hangs = asks.iter().any(|entry| entry.ask.fate == Fate::Hangs && entry.runs == 1);
         let emits = asks.iter().any(|entry| entry.ask.emits);
         let raises = asks.len() > 1 && self.chance.percent(self.scenario.crowd.raises);
         self.plan_audit(worker, &frame);
@@ -103,28 +103,24 @@ impl World {
     }
 
     /// The caller of a running request left; some handlers look.
-    pub(super) fn tell(&mut self, worker: WorkerId, call: u64, number: usize) -> Checked {
-        let Some(post) = self.books.posts.get(&worker) else { return Ok(()) };
-        let Some(running) = post.process.calls.get(&call) else { return Ok(()) };
+    pub(super) fn tell(&mut self, worker: WorkerId, call: u64, number: usize) {
+        let Some(post) = self.books.posts.get(&worker) else { return };
+        let Some(running) = post.process.calls.get(&call) else { return };
         let heeds = running.frame.members.len() == 1 && self.books.entries[number].ask.heeds && !running.hangs;
         if heeds {
             self.time.plan(HEED, Step::Done(worker, call));
         }
-        Ok(())
     }
 
-    pub(super) fn chunk(&mut self, worker: WorkerId, call: u64) -> Checked {
-        let Some(post) = self.books.posts.get(&worker).filter(|post| post.process.alive) else { return Ok(()) };
-        let Some(running) = post.process.calls.get(&call).filter(|_| post.process.frozen.is_none()) else {
-            return Ok(());
-        };
+    pub(super) fn chunk(&mut self, worker: WorkerId, call: u64) {
+        let Some(post) = self.books.posts.get(&worker).filter(|post| post.process.alive) else { return };
+        let Some(running) = post.process.calls.get(&call).filter(|_| post.process.frozen.is_none()) else { return };
         for member in &running.frame.members {
             self.time.plan(self.scenario.latency, Step::Emitted(worker, member.number, member.ticket));
         }
-        Ok(())
     }
 
-    pub(super) fn emitted(&mut self, worker: WorkerId, number: usize, ticket: Ticket) -> Checked {
+    pub(super) fn emitted(&mut self, worker: WorkerId, number: usize, ticket: Ticket) {
         if self.books.entries[number].standing == Standing::With(worker)
             && let Some(parcel) = self.machine.payload(ticket)
         {
@@ -132,7 +128,6 @@ impl World {
             self.books.entries[number].emitted = true;
             self.tally.count("emitted");
         }
-        Ok(())
     }
 
     /// A handler has ended; a batch that raised is called again in halves.
@@ -160,7 +155,9 @@ impl World {
         } else {
             post.process.end(call);
         }
-        answered.into_iter().for_each(|member| self.reply(worker, member, Some(took)));
+        for member in answered {
+            self.reply(worker, member, Some(took));
+        }
         self.work(worker)
     }
 
