@@ -1,5 +1,6 @@
 """Handlers that take lists, against a runtime that is written down here byte by byte."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -293,10 +294,13 @@ def test_a_half_is_answered_before_the_other_half_runs(run, app, handler):
 def test_who_left_or_is_late_is_not_run_again(run):
     runtime = run("serial")
     gate = runtime.fifo("gate")
-    late = {"remaining_us": 2}  # Passes before the gate opens.
+    late = {"remaining_us": 500_000}  # Passes before the gate opens.
+    passes = time.monotonic() + 0.5
     runtime.send(batch(one(1, 4, gate=gate), one(2, 4), one(3, 4, kind="value"), one(4, 4, **late)))
     runtime.wait_until_started(4)
     runtime.cancel(2)
+    while time.monotonic() < passes:  # The condition is that time passes.
+        pass
     gate.write_bytes(b"")
     found = answers(runtime, 4)
     assert shared(found[1]) == [1]

@@ -150,6 +150,12 @@ def test_a_handler_sees_the_call_it_is_in(kept):
     }  # fmt: skip
 
 
+def test_a_request_whose_time_is_over_when_its_turn_comes_never_starts(kept):
+    kept.send(request(1, 0, [tensor("x", "FP32", [1], floats(3))], remaining_us=1))
+    failed = kept.expect("Failed", 1)
+    assert (failed.code, failed.flags) == ("DEADLINE", NOT_STARTED)
+
+
 def test_a_finished_reply_does_not_wait_for_a_long_handler(run):
     runtime = run("serial")
     gate = runtime.fifo("gate")

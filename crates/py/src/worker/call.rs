@@ -45,15 +45,20 @@ pub(super) fn start<'py>(
     Some(Started::new(py, call, incoming))
 }
 
-/// Claims a request; `None` if the runtime took it back, which is then answered.
+/// Claims a request; `None` if the runtime took it back or its time is over, which is then answered.
 pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &Incoming) -> Option<Arc<Call>> {
-    let Incoming { id, row, slot, .. } = *incoming;
-    if !session.link.slots.start(slot, id) {
-        session.link.push(py, &[Reply::taken_back().outgoing(id)]);
+    let (&Incoming { id, row, slot, deadline, .. }, started) = (incoming, Instant::now());
+    // The runtime's timer may be late by a moment; what is overdue does not start all the same.
+    let refused = match deadline {
+        Some(deadline) if deadline <= started => Some(Reply::too_late()),
+        _ => (!session.link.slots.start(slot, id)).then(Reply::taken_back),
+    };
+    if let Some(refused) = refused {
+        session.link.push(py, &[refused.outgoing(id)]);
         session.settle();
         return None;
     }
-    let (session, started) = (Arc::clone(session), Instant::now());
+    let session = Arc::clone(session);
     let call = Arc::new(Call { session, id, slot, row, started, answered: AtomicBool::new(false) });
     if call.row().handler.stream {
         call.session.flows.open(id, call.session.link.window);

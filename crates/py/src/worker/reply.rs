@@ -147,6 +147,12 @@ impl Reply {
         Self { flags: flags::NOT_STARTED, ..Self::failed(&error, 0) }
     }
 
+    /// The request's time was over before its handler started.
+    pub(super) fn too_late() -> Self {
+        let error = Error::new(Code::Deadline, "the deadline passed before its handler started");
+        Self { flags: flags::NOT_STARTED, ..Self::failed(&error, 0) }
+    }
+
     /// The frame of the request with this id.
     pub(super) fn outgoing(&self, id: u64) -> Outgoing<'_> {
         Outgoing::new(self.kind, self.flags, id, &self.encoded.meta, self.encoded.body())

@@ -137,7 +137,7 @@ impl<T: Payload> Dispatcher<T> {
             return None;
         }
         let row = &group.rows[job.handler];
-        if row.limits.max_batch > 1 && row.pace.hold_until(1, now, row.limits.max_delay, now).is_some() {
+        if job.batch.is_some() && row.pace.hold_until(1, now, row.limits.max_delay, now).is_some() {
             return None;
         }
         match group.opening(Line { handler: job.handler, lane }, &group.call(job.handler, 1)) {

@@ -1,0 +1,1 @@
+"""An app whose handler takes a list: requests that wait together share one call."""
