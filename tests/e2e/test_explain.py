@@ -302,7 +302,6 @@ def poisoned(served: Replica, call: Calls, name: str) -> None:
     until(served.is_ready, "ready again")
 
 
-@pytest.mark.xfail(reason="an explanation does not look at the fingerprint of its request")
 def test_a_quarantined_request_is_refused_with_the_same_words(replica, calls):
     served = replica(*APP, "--workers", "2")
     call = calls(served)
@@ -322,7 +321,6 @@ def test_a_sequence_whose_worker_is_idle_goes_to_it(one, calls):
     assert explained(asking)["decision"] == {"kind": "run", "worker": "worker-0"}
 
 
-@pytest.mark.xfail(reason="an explanation does not look at how its request is called")
 def test_a_stream_that_is_called_for_one_answer_is_refused_with_the_same_words(one, calls):
     asking = calls(one).begin("parts", headers={HEADER: "1"})
     assert error_of(asking)["code"] == "UNSUPPORTED"
@@ -343,7 +341,6 @@ def test_of_two_that_suit_alike_the_chosen_one_answers_and_they_take_turns(repli
     assert seen in (["left", "right"] * 3, ["right", "left"] * 3)
 
 
-@pytest.mark.xfail(reason="a busy handler whose wait is not known counts as one that is free, and so do all in a queue")
 @pytest.mark.parametrize(("measured", "waiting"), [(True, 0), (False, 0), (True, 3)])
 def test_of_two_that_suit_alike_the_one_that_is_free_is_chosen_and_answers(replica, calls, measured, waiting):
     served = replica(*APP)

@@ -173,7 +173,9 @@ impl Level {
         });
         let share = f64::from(self.weight + new) / f64::from(weight.max(1));
         let fair = waiting.work.mul_f64(share);
-        Ahead { requests: sooner.requests, work: sooner.work.min(fair) }
+        let requests = waiting.requests.saturating_mul(usize::try_from(self.weight + new).unwrap_or(usize::MAX));
+        let requests = requests.div_ceil(usize::try_from(weight.max(1)).unwrap_or(1));
+        Ahead { requests: sooner.requests.min(requests), work: sooner.work.min(fair) }
     }
 
     /// The last request of the tenant that has most.

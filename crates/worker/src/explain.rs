@@ -3,14 +3,17 @@
 use std::time::Instant;
 
 use anyserve_core::{
-    Candidate, CapabilityLoad, Decision, Explanation, Quarantined, Request, Verdict as Match, verdicts,
+    Candidate, CapabilityLoad, Decision, Error, Expects, Explanation, Fingerprint, Quarantined, Request,
+    Verdict as Match, verdicts,
 };
 use anyserve_sched::{Job, Outlook, Verdict, WorkerId};
 
 use crate::dispatch::{Dispatch, Inner};
+use crate::fingerprint;
+use crate::pending::Parcel;
 use crate::pool::group_name;
 use crate::routes::{Route, Routes};
-use crate::service::Choice;
+use crate::service::{Choice, check};
 use crate::wishes::Wishes;
 
 /// The handler that a request would go to, and what the machine says to it.
@@ -22,7 +25,7 @@ struct Chosen {
 // === impl Inner ===
 
 impl Inner {
-    /// What would be done with this request now, and why. Its inputs are not looked at.
+    /// What would be done with this request now, and why.
     pub(crate) fn explain(&self, request: &Request) -> Explanation {
         let (routes, now) = (self.routes.load(), Instant::now());
         let chosen = self.choose(request, &routes, now);
@@ -38,14 +41,22 @@ impl Inner {
     fn choose(&self, request: &Request, routes: &Routes, now: Instant) -> Chosen {
         let route = self.admit(request, routes, Choice::Look);
         let decided = route.and_then(|route| {
+            check_explained(request, &route)?;
             let wishes = Wishes::of(request, &route.handler, now)?;
-            let job = wishes.job(route.group, route.index);
+            let fingerprint = self.fingerprint_of(request, &route);
+            let job = Job { fingerprint, ..wishes.job(route.group, route.index) };
             Ok((route.index, self.ask(|dispatch| dispatch.machine.outlook(&job, now))))
         });
         match decided {
             Ok((index, outlook)) => Chosen { index: Some(index), decision: self.decision(outlook.verdict) },
             Err(error) => Chosen { index: None, decision: Decision::Refuse(error) },
         }
+    }
+
+    fn fingerprint_of(&self, request: &Request, route: &Route) -> Option<Fingerprint> {
+        let place = u32::try_from(route.index).ok()?;
+        let parcel = || Parcel::try_new(&mut request.clone(), place, self.config.limits.max_meta).ok();
+        self.is_suspicious().then(parcel)?.as_ref().map(fingerprint::of)
     }
 
     fn decision(&self, verdict: Verdict) -> Decision {
@@ -123,4 +134,10 @@ impl Inner {
     fn name_of(&self, worker: WorkerId) -> String {
         self.names.lock().get(&worker).cloned().unwrap_or_default()
     }
+}
+
+/// What is wrong with the request itself. A question without inputs is about the schedule alone.
+fn check_explained(request: &Request, route: &Route) -> Result<(), Error> {
+    let streams = route.handler.stream && request.expects == Expects::One;
+    if streams || !request.inputs.is_empty() { check(request, &route.handler) } else { Ok(()) }
 }

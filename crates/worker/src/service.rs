@@ -76,7 +76,8 @@ impl Pool {
     }
 }
 
-fn check(request: &Request, handler: &Handler) -> Result<(), Error> {
+/// Whether a request fits its handler.
+pub(crate) fn check(request: &Request, handler: &Handler) -> Result<(), Error> {
     if handler.stream && request.expects == Expects::One {
         let message = format!("model '{}' answers with a stream: call it with ModelStreamInfer", handler.model_name());
         return Err(Error::new(Code::Unsupported, message));
@@ -149,6 +150,11 @@ impl Inner {
         routes[chosen]
     }
 
+    /// Whether requests have to carry their fingerprints.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.suspicious.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -160,7 +166,7 @@ impl Inner {
         let place = u32::try_from(route.index).expect("a handler table is far shorter");
         let parcel = Parcel::try_new(&mut request, place, self.config.limits.max_meta)?;
         let batch = batch.filter(|_| parcel.meta.len() <= MAX_BATCHED_META);
-        let fingerprint = self.suspicious.load(Ordering::Relaxed).then(|| fingerprint::of(&parcel));
+        let fingerprint = self.is_suspicious().then(|| fingerprint::of(&parcel));
         let echo = Echo::of(&mut request, &route.version);
         let job = Job { bytes, batch, fingerprint, ..wishes.job(route.group, route.index) };
         let pending = Pending::new(parcel, caller, echo, Arc::clone(&route.counters), arrived);

@@ -76,7 +76,8 @@ impl<T: Payload> Dispatcher<T> {
         let wait = |at: usize| {
             let (group, handler) = of[at];
             let job = Job { group, handler, ..job.clone() };
-            (self.groups[group.0].down, self.expected_wait(&job, now).1)
+            let runs = self.worker_now(&job, Lane::Any, now).is_some();
+            (self.groups[group.0].down, !runs, self.expected_wait(&job, now).1)
         };
         let turn = |offset: usize| (self.turn + offset) % of.len().max(1);
         (0..of.len()).map(turn).min_by_key(|at| wait(*at)).unwrap_or(0)
@@ -195,7 +196,7 @@ impl<T: Payload> Dispatcher<T> {
     /// What goes before a job, and how long it waits, as far as that is known.
     pub(super) fn expected_wait(&self, job: &Job<'_>, now: Instant) -> (Ahead, Duration) {
         let group = &self.groups[job.group.0];
-        if group.queue.total() == 0 && self.worker_now(job, Lane::Any, now).is_some() {
+        if self.worker_now(job, Lane::Any, now).is_some() {
             return (Ahead::default(), Duration::ZERO);
         }
         let ahead = group.queue.ahead(job.priority.index(), job.tenant, class_of(job.deadline, now));

@@ -152,7 +152,10 @@ impl<T: Payload> Dispatcher<T> {
         if group.rows[request.handler].limits.max_batch > 1 {
             group.rows[request.handler].pace.sent(1, now);
         }
-        group.turn();
+        // What is bound to a worker was not chosen among them.
+        if !matches!(request.lane, Lane::Bound(_)) {
+            group.turn();
+        }
         let worker = group.worker(id).expect("chosen a moment ago");
         let slot = worker.take_one(ticket, &call, now);
         let prefetched = worker.has_prefetched();
