@@ -432,7 +432,7 @@ def test_a_handler_sees_what_the_call_brought(service):
     assert (seen["headers"]["x-mine"], seen["headers"]["authorization"]) == ("a", "Bearer x")
     assert (seen["id"], seen["request_id"], seen["model_name"], seen["outputs"]) == ("7", "7", "see", ["seen"])
     assert (seen["attempt"], seen["cancelled"]) == (1, False)
-    assert 0 < seen["remaining"] <= 60
+    assert 0 < seen["remaining"] <= 61  # gRPC rounds a timeout up where it writes it.
     assert json.loads(service.ModelInfer(infer("see")).raw_output_contents[0][4:])["remaining"] is None
 
 
