@@ -311,7 +311,6 @@ def test_a_quarantined_request_is_refused_with_the_same_words(replica, calls):
     assert refusal(explained(asking)) == error_of(asking)
 
 
-@pytest.mark.xfail(reason="a request of a sequence is said to wait even where it runs at once")
 def test_a_sequence_whose_worker_is_idle_goes_to_it(one, calls):
     message = infer("talk", text("name", "a"))
     message.parameters["sequence_id"].int64_param = 1

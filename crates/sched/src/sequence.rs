@@ -144,6 +144,11 @@ impl Sequences {
         self.names.get(&(group, handler, call.id.clone())).copied()
     }
 
+    /// The worker that keeps a sequence, once its first request was sent.
+    pub(crate) fn worker_of(&self, number: usize) -> Option<WorkerId> {
+        self.list[number].worker
+    }
+
     /// Whether a request that joins now would wait behind others.
     pub(crate) fn is_busy(&self, number: usize) -> bool {
         self.list[number].busy.is_some()

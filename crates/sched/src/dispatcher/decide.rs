@@ -110,15 +110,18 @@ impl<T: Payload> Dispatcher<T> {
 
     fn decide_in_sequence(&self, job: &Job<'_>, now: Instant) -> Result<Entry, Error> {
         self.sequences.check(job.group, job.handler, job.sequence)?;
-        let victim = self.may_wait(job, now)?;
         let own = job.sequence.and_then(|call| self.sequences.find(job.group, job.handler, call));
+        let busy = own.is_some_and(|number| self.sequences.is_busy(number));
+        let lane = own.and_then(|number| self.sequences.worker_of(number)).map_or(Lane::Any, Lane::Bound);
+        if let Some(worker) = (!busy).then(|| self.worker_now(job, lane, now)).flatten() {
+            return Ok(Entry::Run(worker));
+        }
+        let victim = self.may_wait(job, now)?;
         if own.is_some() && victim.and_then(|victim| self.known(victim)?.sequence) == own {
             let message = "the queue is full, and only this request's own sequence has one that would give way to it";
             return Err(overloaded(message.to_owned(), self.expected_wait(job, now).1));
         }
-        let busy = own.is_some_and(|number| self.sequences.is_busy(number));
-        // Its lane is known once it has joined.
-        Ok(if busy { Entry::Behind { victim } } else { Entry::Wait { lane: Lane::Any, victim } })
+        Ok(if busy { Entry::Behind { victim } } else { Entry::Wait { lane, victim } })
     }
 
     /// Where a job may run.
@@ -134,7 +137,8 @@ impl<T: Payload> Dispatcher<T> {
     /// The worker that takes a job at once: only if nobody waits for the same.
     fn worker_now(&self, job: &Job<'_>, lane: Lane, now: Instant) -> Option<WorkerId> {
         let group = &self.groups[job.group.0];
-        if lane != Lane::Any || group.queue.anywhere(job.handler) > 0 {
+        let others = lane == Lane::Any && group.queue.anywhere(job.handler) > 0;
+        if others || lane == Lane::Alone {
             return None;
         }
         let row = &group.rows[job.handler];

@@ -33,7 +33,10 @@ impl<T: Payload> Dispatcher<T> {
         self.groups[job.group.0].budget.request(now);
         let ticket = self.enter(job, payload, now);
         match entry {
-            Entry::Run(worker) => self.send_one(ticket, worker, now, out),
+            Entry::Run(worker) => {
+                self.join(ticket, job, now);
+                self.send_one(ticket, worker, now, out);
+            }
             Entry::Wait { lane, victim } => {
                 self.push_out(victim, now, out);
                 self.wait(ticket, job, lane, now, out);
@@ -41,6 +44,7 @@ impl<T: Payload> Dispatcher<T> {
             Entry::Behind { victim } => {
                 self.push_out(victim, now, out);
                 self.join(ticket, job, now);
+                self.groups[job.group.0].queue.hold(job.handler, job.bytes);
                 // The victim may have been what others of its sequence waited for.
                 self.fill(job.group, now, out);
             }
@@ -83,32 +87,26 @@ impl<T: Payload> Dispatcher<T> {
         self.timers.sweep(requests.len() + self.sequences.len() + workers, is_live);
     }
 
-    /// The request waits: in its lane, or where its sequence says.
+    /// The request waits in its lane.
     fn wait(&mut self, ticket: Ticket, job: &Job<'_>, lane: Lane, now: Instant, out: &mut Vec<Action<T>>) {
-        if job.sequence.is_some() && self.groups[job.group.0].rows[job.handler].limits.sequence {
-            self.join(ticket, job, now);
-        } else {
-            self.requests[ticket.index()].lane = lane;
-            self.queue(ticket, now);
-        }
+        self.requests[ticket.index()].lane = lane;
+        self.join(ticket, job, now);
+        self.queue(ticket, now);
         self.fill(job.group, now, out);
     }
 
-    /// The request joins its sequence, and is queued if it has its turn.
+    /// The request joins its sequence, if its handler keeps sequences: at its head, or behind others.
     fn join(&mut self, ticket: Ticket, job: &Job<'_>, now: Instant) {
-        let Some(call) = job.sequence else { return };
+        let keeps = self.groups[job.group.0].rows[job.handler].limits.sequence;
+        let Some(call) = job.sequence.filter(|_| keeps) else { return };
         let joined = self.sequences.join((job.group, job.handler, call.id.clone()), call, ticket, now);
         if joined.new {
             self.timers.add(now + self.sequences.idle(), Timer::Idle(self.sequences.handle(joined.number)));
         }
         let request = &mut self.requests[ticket.index()];
         request.sequence = Some(joined.number);
-        match joined.turn {
-            Turn::Now(worker) => {
-                request.lane = worker.map_or(Lane::Any, Lane::Bound);
-                self.queue(ticket, now);
-            }
-            Turn::Later => self.groups[job.group.0].queue.hold(job.handler, job.bytes),
+        if let Turn::Now(Some(worker)) = joined.turn {
+            request.lane = Lane::Bound(worker);
         }
     }
 

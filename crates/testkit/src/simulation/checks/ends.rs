@@ -12,8 +12,8 @@ use crate::simulation::clients::{Fate, Parcel};
 use crate::simulation::world::{Reply, Why, World};
 
 /// What `explain` says is what is then done. What is said to wait may still go at once: where its coming fills a batch or
-/// pushes another out, where less strict ones of its handler wait, and where a request waits for its sequence or for a
-/// worker of its own, even if not for long.
+/// pushes another out, where less strict ones of its handler wait, and where a request waits for a worker of its own,
+/// even if not for long.
 pub(in crate::simulation) fn explained(
     world: &World,
     number: usize,
@@ -27,8 +27,7 @@ pub(in crate::simulation) fn explained(
             _ => None,
         })
     };
-    let may_go = ask.sequence.is_some()
-        || ask.batch.is_some()
+    let may_go = ask.batch.is_some()
         || world.machine.wants_fingerprints()
         || world.books.groups[ask.group].shelves[ask.handler].waiting > 0
         || matches!(actions.first(), Some(Action::Over(_)));
