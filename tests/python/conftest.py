@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from anyserve import InferInput, ModelInferRequest
+from tests.python.frames import FakeRuntime
 
 
 @pytest.fixture
@@ -20,3 +21,17 @@ def make_request() -> Callable[..., ModelInferRequest]:
         return ModelInferRequest("m", inputs, id="7")
 
     return make
+
+
+@pytest.fixture
+def run(request):
+    """Starts workers for the apps of the test's module, and ends them after the test."""
+    started = []
+
+    def start(app: str, **options) -> FakeRuntime:
+        started.append(FakeRuntime(f"{request.module.APPS}:{app}", **options))
+        return started[-1]
+
+    yield start
+    for runtime in started:
+        runtime.close()

@@ -26,20 +26,6 @@ APPS = Path(__file__).with_name("batch_apps.py")
 EMBED = [("serial", 0), ("asynchronous", 0), ("threads", 1)]
 
 
-@pytest.fixture
-def run():
-    """Starts workers, and ends them after the test."""
-    started = []
-
-    def start(app: str, **options) -> FakeRuntime:
-        started.append(FakeRuntime(f"{APPS}:{app}", **options))
-        return started[-1]
-
-    yield start
-    for runtime in started:
-        runtime.close()
-
-
 def one(number: int, handler: int, *, gate: Path | None = None, seen: Path | None = None, **meta) -> Frame:
     """A request whose id is its number; a further keyword is a parameter, but for those of the protocol."""
     protocol = {key: meta.pop(key) for key in ("slot", "attempt", "remaining_us", "inputs") if key in meta}

@@ -24,20 +24,6 @@ from tests.python.frames import (
 APPS = Path(__file__).with_name("worker_apps.py")
 
 
-@pytest.fixture
-def run():
-    """Starts workers, and ends them after the test."""
-    started = []
-
-    def start(app: str, **options) -> FakeRuntime:
-        started.append(FakeRuntime(f"{APPS}:{app}", **options))
-        return started[-1]
-
-    yield start
-    for runtime in started:
-        runtime.close()
-
-
 @pytest.fixture(scope="module")
 def _kept():
     runtime = FakeRuntime(f"{APPS}:serial")
