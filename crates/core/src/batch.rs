@@ -56,6 +56,7 @@ mod tests {
             query: Query::model("echo"),
             inputs: inputs.iter().copied().map(tensor).collect(),
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
+            destinations: vec![],
             parameters: vec![],
             headers: vec![],
             deadline: None,

@@ -108,6 +108,7 @@ mod tests {
             query: Query::model("add"),
             inputs: inputs.iter().map(tensor).collect(),
             outputs: vec![],
+            destinations: vec![],
             parameters: vec![],
             headers: vec![],
             deadline: None,

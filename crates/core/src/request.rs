@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_core::Stream;
 
-use crate::{Error, Parameters, Query, Tensor};
+use crate::{Destination, Error, Parameters, Query, Tensor};
 
 /// How many responses the caller can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Request {
     pub inputs: Vec<Tensor>,
     /// Names of the outputs that are wanted; empty is all.
     pub outputs: Vec<String>,
+    /// Outputs that are written to memory of the caller's; each is also among `outputs`.
+    pub destinations: Vec<Destination>,
     /// Parameters of the request.
     pub parameters: Parameters,
     /// Metadata of the call, lower-case names.

@@ -262,6 +262,7 @@ mod tests {
             query: Query::model("echo"),
             inputs: vec![],
             outputs: vec![],
+            destinations: vec![],
             parameters: parameters.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
             headers: headers.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
             deadline: None,

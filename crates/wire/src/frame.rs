@@ -50,9 +50,19 @@ pub enum Kind {
     Pong = 12,
     /// Runtime: several requests for one call of a handler that takes a list; the header's id is 0.
     Batch = 13,
+    /// Worker: room in the arena is wanted.
+    Put = 14,
+    /// Worker: a block is written.
+    Sealed = 15,
+    /// Worker: an object is wanted, or its description.
+    Get = 16,
+    /// Runtime: the answer to these.
+    View = 17,
+    /// Both: an object, block or region is not needed any more.
+    Release = 18,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 18] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Ready,
@@ -66,6 +76,11 @@ const KINDS: [Kind; 13] = [
     Kind::Ping,
     Kind::Pong,
     Kind::Batch,
+    Kind::Put,
+    Kind::Sealed,
+    Kind::Get,
+    Kind::View,
+    Kind::Release,
 ];
 
 /// The first 28 bytes of a frame.

@@ -134,6 +134,32 @@ pub struct Welcome {
     /// File that holds the slot table.
     #[prost(string, tag = "4")]
     pub slots: String,
+    /// The object plane; not set if this replica has none.
+    #[prost(message, optional, tag = "5")]
+    pub plane: Option<Plane>,
+}
+
+/// Where a worker finds the object plane.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Plane {
+    /// Number of the store, as its references have it.
+    #[prost(fixed64, tag = "1")]
+    pub store: u64,
+    /// File that holds directory and arena.
+    #[prost(string, tag = "2")]
+    pub segment: String,
+    /// Entries of the directory.
+    #[prost(uint32, tag = "3")]
+    pub entries: u32,
+    /// Bytes of the arena.
+    #[prost(uint64, tag = "4")]
+    pub capacity: u64,
+    /// File that holds this worker's pins.
+    #[prost(string, tag = "5")]
+    pub pins: String,
+    /// Size in bytes from which on a tensor goes through the arena.
+    #[prost(uint64, tag = "6")]
+    pub threshold: u64,
 }
 
 /// `Request`: what the handler gets, without the bytes of its tensors.
@@ -172,6 +198,82 @@ pub struct Request {
     /// Metadata of the call.
     #[prost(message, repeated, tag = "11")]
     pub headers: Vec<Header>,
+    /// Inputs whose bytes are not in the body.
+    #[prost(message, repeated, tag = "12")]
+    pub places: Vec<Place>,
+    /// Outputs that are written to memory of the caller's.
+    #[prost(message, repeated, tag = "13")]
+    pub destinations: Vec<Destination>,
+}
+
+/// Where the bytes of a tensor lie, if not in the body. A tensor has one place at most.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Place {
+    /// Which tensor, counted from 0 in the order of the metadata.
+    #[prost(uint32, tag = "1")]
+    pub tensor: u32,
+    /// Where it begins, in bytes from the start of the memory. It has the tensor's own length.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// Which memory; always set.
+    #[prost(oneof = "Memory", tags = "3, 4")]
+    pub memory: Option<Memory>,
+}
+
+/// Memory that both ends of the socket have mapped.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Memory {
+    /// A block of the arena. On a response it brings one pin along, which the runtime takes over.
+    #[prost(message, tag = "3")]
+    Block(Block),
+    /// Memory that a client shares; on requests only.
+    #[prost(message, tag = "4")]
+    Region(Region),
+}
+
+/// A block of the arena, by its place in the directory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct Block {
+    /// Its place in the directory.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// What no other block at that place has.
+    #[prost(fixed64, tag = "2")]
+    pub generation: u64,
+}
+
+/// Memory that a client shares with the runtime.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Region {
+    /// Its number in this replica; never used again.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// File that it is mapped from, whole; there as long as a request that names it is under way.
+    #[prost(string, tag = "2")]
+    pub path: String,
+    /// Where it begins in the file.
+    #[prost(uint64, tag = "3")]
+    pub start: u64,
+    /// Its bytes.
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
+}
+
+/// An output that is written to memory of the caller's.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Destination {
+    /// Name of the output.
+    #[prost(string, tag = "1")]
+    pub output: String,
+    /// The memory.
+    #[prost(message, optional, tag = "2")]
+    pub region: Option<Region>,
+    /// Where the room begins, in bytes from the start of the region.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Bytes of room.
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
 }
 
 /// `Batch`: requests for one call of a handler that takes a list. The body is the members' bodies, in order.
@@ -239,6 +341,12 @@ pub struct Response {
     /// Nanoseconds in the handler; on `Done` only.
     #[prost(uint64, tag = "3")]
     pub compute_ns: u64,
+    /// Outputs whose bytes are in the arena.
+    #[prost(message, repeated, tag = "4")]
+    pub places: Vec<Place>,
+    /// Outputs that were written to their destinations, by their numbers as in `Place::tensor`.
+    #[prost(uint32, repeated, tag = "5")]
+    pub written: Vec<u32>,
 }
 
 /// `Failed`: why there is no answer.
@@ -267,4 +375,144 @@ pub struct Credit {
     /// Bytes that the client has taken.
     #[prost(uint64, tag = "1")]
     pub bytes: u64,
+}
+
+/// `Put`: the worker wants a block of the arena to write to. Answered by `View`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Put {
+    /// Its bytes.
+    #[prost(uint64, tag = "1")]
+    pub len: u64,
+    /// Only if there is plenty: it is asked for ahead of its use.
+    #[prost(bool, tag = "2")]
+    pub ahead: bool,
+}
+
+/// `Sealed`: a block is written and is an object from now on.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sealed {
+    /// The block, as `View` gave it.
+    #[prost(message, optional, tag = "1")]
+    pub block: Option<Block>,
+    /// Bytes of it that are in use, from its start.
+    #[prost(uint64, tag = "2")]
+    pub len: u64,
+    /// Name under which it can be looked up; empty for none.
+    #[prost(string, tag = "3")]
+    pub key: String,
+    /// Milliseconds that it lives, at least 1.
+    #[prost(uint64, tag = "4")]
+    pub ttl_ms: u64,
+    /// It may be evicted when room is needed.
+    #[prost(bool, tag = "5")]
+    pub cacheable: bool,
+    /// It is to outlive this replica.
+    #[prost(bool, tag = "6")]
+    pub durable: bool,
+    /// Whether the worker waits for a `View`.
+    #[prost(bool, tag = "7")]
+    pub answer: bool,
+}
+
+/// `Get`: the worker asks for an object. Answered by `View`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Get {
+    /// Which one.
+    #[prost(oneof = "Wanted", tags = "1, 2")]
+    pub wanted: Option<Wanted>,
+    /// Microseconds until the deadline, plus one; 0 is no deadline.
+    #[prost(uint64, tag = "3")]
+    pub remaining_us: u64,
+    /// Whether it is only to be described; with nothing wanted, the store is.
+    #[prost(bool, tag = "4")]
+    pub describe: bool,
+}
+
+/// What `Get` asks for.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Wanted {
+    /// The object of a reference.
+    #[prost(message, tag = "1")]
+    Object(ObjectId),
+    /// The newest object under a key.
+    #[prost(string, tag = "2")]
+    Key(String),
+}
+
+/// A reference to an object.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ObjectId {
+    /// The store that it was made in.
+    #[prost(fixed64, tag = "1")]
+    pub store: u64,
+    /// Its place in the store's directory.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    /// What no other object at that place has.
+    #[prost(fixed64, tag = "3")]
+    pub generation: u64,
+}
+
+/// `View`: the answer to `Put`, `Get`, `Release`, and to `Sealed` if it asks for one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct View {
+    /// Why there is none.
+    #[prost(message, optional, tag = "1")]
+    pub failed: Option<Failed>,
+    /// The block or object; not set where there is none under a key, or none to delete.
+    #[prost(message, optional, tag = "2")]
+    pub object: Option<ObjectId>,
+    /// Where it begins in the arena; to `Put` only.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Bytes of room; to `Put` only.
+    #[prost(uint64, tag = "4")]
+    pub len: u64,
+    /// What was asked to be described.
+    #[prost(message, optional, tag = "5")]
+    pub stat: Option<Stat>,
+}
+
+/// An object, or the whole store, in numbers.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Stat {
+    /// Bytes of the object, or of all objects and tensors under way.
+    #[prost(uint64, tag = "1")]
+    pub len: u64,
+    /// Milliseconds that the object lives; 0 for ever.
+    #[prost(uint64, tag = "2")]
+    pub remaining_ms: u64,
+    /// The object's key; empty for none.
+    #[prost(string, tag = "3")]
+    pub key: String,
+    /// The object may be evicted.
+    #[prost(bool, tag = "4")]
+    pub cacheable: bool,
+    /// The object outlives this replica.
+    #[prost(bool, tag = "5")]
+    pub durable: bool,
+    /// Bytes of the arena; of the store only.
+    #[prost(uint64, tag = "6")]
+    pub capacity: u64,
+    /// Objects; of the store only.
+    #[prost(uint64, tag = "7")]
+    pub objects: u64,
+    /// Objects that were evicted since the start; of the store only.
+    #[prost(uint64, tag = "8")]
+    pub evicted: u64,
+}
+
+/// `Release`: from a worker, this object is to be deleted (answered by `View`) or this unwritten block is given back (not
+/// answered); from the runtime, a client's memory is not used any more.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Release {
+    /// The object.
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<ObjectId>,
+    /// The block.
+    #[prost(message, optional, tag = "2")]
+    pub block: Option<Block>,
+    /// The number of the client's memory.
+    #[prost(uint64, tag = "3")]
+    pub region: u64,
 }

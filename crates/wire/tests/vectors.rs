@@ -66,6 +66,7 @@ fn request() -> message::Request {
         outputs: vec!["y".into(), "z".into()],
         parameters: every_value(),
         headers: vec![message::Header { name: "x-a".into(), value: "b".into() }],
+        ..Default::default()
     }
 }
 
@@ -83,7 +84,12 @@ fn batch() -> message::Batch {
 }
 
 fn response(compute_ns: u64) -> message::Response {
-    message::Response { outputs: vec![tensor("y", Datatype::Int8, &[3], 3)], parameters: every_value(), compute_ns }
+    message::Response {
+        outputs: vec![tensor("y", Datatype::Int8, &[3], 3)],
+        parameters: every_value(),
+        compute_ns,
+        ..Default::default()
+    }
 }
 
 fn failed() -> message::Failed {
@@ -101,8 +107,13 @@ fn framed(kind: Kind, flags: u16, id: u64, meta: &impl Message, body: &'static [
 }
 
 fn vectors() -> Vec<Frame> {
-    let welcome =
-        message::Welcome { max_meta: 1 << 24, max_body: 1 << 30, stream_window: 1 << 20, slots: "/tmp/slots".into() };
+    let welcome = message::Welcome {
+        max_meta: 1 << 24,
+        max_body: 1 << 30,
+        stream_window: 1 << 20,
+        slots: "/tmp/slots".into(),
+        ..Default::default()
+    };
     vec![
         framed(Kind::Hello, 0, 0, &hello(), b""),
         framed(Kind::Welcome, 0, 0, &welcome, b""),

@@ -57,6 +57,7 @@ mod tests {
             query: Query::model("m"),
             inputs: vec![input],
             outputs: vec![],
+            destinations: vec![],
             parameters: parameters.iter().map(parameter).collect(),
             headers: vec![("traceparent".into(), id.into())],
             deadline: None,

@@ -67,6 +67,7 @@ mod tests {
             query: Query::model("m"),
             inputs: vec![],
             outputs: vec![],
+            destinations: vec![],
             parameters: timeout_us.map(|us| ("timeout".to_owned(), Parameter::Int(us))).into_iter().collect(),
             headers: vec![],
             deadline: call_s.map(|call| now + SECOND * call),

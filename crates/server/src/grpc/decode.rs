@@ -39,7 +39,19 @@ pub(super) fn decode(
     let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits)?;
     let outputs = outputs(message.outputs, &model, limits)?;
     let (headers, deadline) = (metadata.headers.clone(), metadata.deadline);
-    let request = Request { id, model, version, query, inputs, outputs, parameters, headers, deadline, expects };
+    let request = Request {
+        id,
+        model,
+        version,
+        query,
+        inputs,
+        outputs,
+        destinations: Vec::new(),
+        parameters,
+        headers,
+        deadline,
+        expects,
+    };
     Ok(Decode { request, wants_final })
 }
 

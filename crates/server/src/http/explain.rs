@@ -53,6 +53,7 @@ fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request, Error> {
         query,
         inputs: Vec::new(),
         outputs: Vec::new(),
+        destinations: Vec::new(),
         parameters: Vec::new(),
         headers,
         deadline,
