@@ -73,6 +73,7 @@ impl Host {
             max_body: self.limits.max_message as u64,
             stream_window: self.limits.stream_window as u64,
             slots: self.slots.to_string_lossy().into_owned(),
+            plane: None,
         }
     }
 }
