@@ -59,6 +59,7 @@ pub(super) fn encode(response: &Bound<'_, ModelInferResponse>, limits: &Limits, 
             .parameters_dict(py)
             .map_or_else(|| Ok(Vec::new()), |dict| key_values(&parameters_of(dict)?))?,
         compute_ns,
+        ..Default::default()
     };
     let mut pieces = Vec::with_capacity(outputs.len());
     for item in outputs.iter() {
