@@ -1,8 +1,32 @@
 //! Memory that the runtime and its workers share. The one home of `unsafe` in the runtime.
 //!
-//! Today it holds the slot table, by which both ends know how far a request has come without a system call, and after a
-//! worker's death too. The object plane's arena is to live here as well.
+//! - The **slot table** tells both ends how far a request has come without a system call, and after a worker's death too.
+//! - The **object plane** holds large tensors and objects: [`Plane`] as the runtime has it, [`Attached`] as a worker has
+//!   it, and between them a directory that workers read, pins that they write, and the arena. What a block is for is
+//!   decided in [`Table`], which is pure; who may still read it by the protocol in `protocol.rs`.
 
+mod alloc;
+mod atomic;
+mod attached;
+mod entry;
+mod layout;
+mod lease;
+mod memory;
+pub mod object;
+mod pins;
+mod plane;
+mod protocol;
+mod segment;
 mod slots;
+mod table;
 
+pub use alloc::{ALIGNMENT, Allocator};
+pub use attached::{Attached, PlaneAt};
+pub use entry::{BlockId, Extent, Owner, Writer};
+pub use layout::Layout;
+pub use lease::{DEFAULT_TTL, Lease, MAX_KEY, MAX_TTL};
+pub use memory::{Held, Room};
+pub use plane::{Plane, PlaneConfig, PlaneError};
+pub use segment::OWN_PREFIX;
 pub use slots::{OpenError, Phase, SLOTS, SlotTable};
+pub use table::{Change, Pins, Table, TableError, Usage};
