@@ -68,7 +68,9 @@ fn a_block_is_never_written_again_while_somebody_reads_it() {
         };
         let readers = [reader(0), reader(1)];
         reuse(&block);
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 
