@@ -148,7 +148,7 @@ mod tests {
         Window { from, until: from + length }
     }
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     #[tokio::test]
     async fn a_count_is_given_out_exactly() {

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use crate::exchange::{Failure, Success};
 
 /// The longest latency told apart; longer ones count as this.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// The outcomes of requests that started at or after a moment.
 #[derive(Debug)]

@@ -82,7 +82,7 @@ impl Bench {
     fn mixed(&mut self) -> Job<'static> {
         self.count += 1;
         let level = u32::try_from(self.count % 4).unwrap_or_default() * 2 + 1;
-        let deadline = self.count.is_multiple_of(2).then(|| self.now + Duration::from_secs(600));
+        let deadline = self.count.is_multiple_of(2).then(|| self.now + Duration::from_mins(10));
         Job {
             priority: Priority::try_new(level).unwrap_or(Priority::MIDDLE),
             tenant: TENANTS[self.count % TENANTS.len()],

@@ -189,8 +189,8 @@ impl Default for SchedConfig {
             max_batch_bytes: 1 << 30,
             slots: 4096,
             overrun_grace: Duration::from_secs(5),
-            quarantine_ttl: Duration::from_secs(600),
-            sequence_idle: Duration::from_secs(60),
+            quarantine_ttl: Duration::from_mins(10),
+            sequence_idle: Duration::from_mins(1),
             tenant_weights: HashMap::new(),
         }
     }

@@ -140,7 +140,7 @@ mod tests {
 
     const F: Fingerprint = Fingerprint(7);
     const G: (GroupId, usize) = (GroupId(0), 1);
-    const TTL: Duration = Duration::from_secs(60);
+    const TTL: Duration = Duration::from_mins(1);
 
     #[test]
     fn the_second_death_refuses_a_fingerprint_until_its_time_is_over() {

@@ -68,7 +68,7 @@ impl Default for ServerConfig {
             max_stream_requests: 256,
             max_buffered: 4 << 30,
             handshake_timeout: Duration::from_secs(10),
-            keepalive: Duration::from_secs(60),
+            keepalive: Duration::from_mins(1),
         }
     }
 }

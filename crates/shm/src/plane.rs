@@ -245,16 +245,21 @@ impl Plane {
         self.inner.event(|state, _| state.table.discard(block, writer));
     }
 
-    /// All bytes of a block that can be read. With a `pinned_by`, one of that worker's pins is taken over: it is given back
-    /// whatever comes of this.
+    /// What a worker hands over in a response: a block that it was granted and has written `len` bytes of, or one that it
+    /// has pinned; that one pin is given back whatever comes of this.
     ///
     /// # Errors
-    /// The block is gone.
-    pub fn read(&self, block: BlockId, pinned_by: Option<Owner>) -> Result<Bytes, PlaneError> {
-        let extent = self.inner.event(|state, now| {
-            let held = state.table.hold(block, now);
-            let theirs = pinned_by.and_then(|owner| state.workers.0.get(&owner));
-            theirs.and_then(|pins| pins.pin(block.index)).into_iter().for_each(Pin::unpin);
+    /// The block is neither.
+    pub fn take(&self, block: BlockId, owner: Owner, len: u64) -> Result<Bytes, PlaneError> {
+        let extent = self.inner.event(|state, _| {
+            let writer = Writer::Worker(owner);
+            if state.table.is_granted(block, writer) {
+                return state.table.adopt(block, writer, len);
+            }
+            let pin = state.workers.0.get(&owner).and_then(|pins| pins.pin(block.index));
+            let pin = pin.filter(|pin| pin.is_pinned()).ok_or(TableError::Gone)?;
+            let held = state.table.hold_pinned(block);
+            pin.unpin();
             held
         })?;
         Ok(self.bytes(extent))

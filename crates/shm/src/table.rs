@@ -248,6 +248,17 @@ impl Table {
         Ok(entry.extent(block.index))
     }
 
+    /// One more handle on a block that a worker has pinned, which may have been withdrawn meanwhile.
+    ///
+    /// # Errors
+    /// [`TableError::Gone`].
+    pub fn hold_pinned(&mut self, block: BlockId) -> Result<Extent, TableError> {
+        let entry = self.find_mut(block).filter(|entry| !matches!(entry.state, State::Granted(_)));
+        let entry = entry.ok_or(TableError::Gone)?;
+        entry.holds += 1;
+        Ok(entry.extent(block.index))
+    }
+
     /// One handle less. The last one of a tensor withdraws it.
     pub fn unhold(&mut self, block: BlockId) {
         let Some(entry) = self.find_mut(block) else { return };
@@ -385,7 +396,8 @@ impl Table {
         }
     }
 
-    fn is_granted(&self, block: BlockId, writer: Writer) -> bool {
+    /// Whether this writer is writing to the block.
+    pub fn is_granted(&self, block: BlockId, writer: Writer) -> bool {
         let entry = self.entries.get(place(block.index)).filter(|entry| entry.generation == block.generation);
         entry.is_some_and(|entry| matches!(entry.state, State::Granted(own) if own == writer))
     }

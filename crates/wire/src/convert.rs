@@ -9,6 +9,19 @@ use std::time::Duration;
 
 use crate::{MAX_BATCH, MessageError, message as wire};
 
+/// Memory beside the socket that tensors can be in.
+pub trait Places {
+    /// The bytes at a place that the peer named, `len` of them; `None` if there are none.
+    fn find(&mut self, place: &wire::Place, len: usize) -> Option<Bytes>;
+
+    /// The first `len` bytes of the room that an output was to be written to; `None` if it had none, or less.
+    fn written(&mut self, output: &str, len: usize) -> Option<Bytes>;
+}
+
+/// No memory beside the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Nowhere;
+
 /// The metadata of a request's frame. The body is the inputs' data, in order.
 pub fn request_to_frame(request: &Request) -> wire::Request {
     let header = |(name, value): &(String, String)| wire::Header { name: name.clone(), value: value.clone() };
@@ -28,8 +41,14 @@ pub fn request_to_frame(request: &Request) -> wire::Request {
 ///
 /// # Errors
 /// [`MessageError`] if a number has no meaning or the tensors do not add up to `body`.
-pub fn request_of(meta: &mut wire::Request, body: Bytes) -> Result<(Vec<Tensor>, Parameters), MessageError> {
-    let inputs = tensors(std::mem::take(&mut meta.inputs), body)?;
+pub fn request_of(
+    meta: &mut wire::Request,
+    body: Bytes,
+    memory: &mut impl Places,
+) -> Result<(Vec<Tensor>, Parameters), MessageError> {
+    let inputs = std::mem::take(&mut meta.inputs);
+    let away = away(&inputs, &meta.places, &[], memory)?;
+    let inputs = tensors(inputs, away, body)?;
     Ok((inputs, parameters(std::mem::take(&mut meta.parameters))?))
 }
 
@@ -37,8 +56,9 @@ pub fn request_of(meta: &mut wire::Request, body: Bytes) -> Result<(Vec<Tensor>,
 ///
 /// # Errors
 /// [`MessageError`] if a number has no meaning, a shape does not fit its bytes, or the tensors do not add up to `body`.
-pub fn response_of(meta: wire::Response, body: Bytes) -> Result<Response, MessageError> {
-    let outputs = tensors(meta.outputs, body)?;
+pub fn response_of(meta: wire::Response, body: Bytes, memory: &mut impl Places) -> Result<Response, MessageError> {
+    let away = away(&meta.outputs, &meta.places, &meta.written, memory)?;
+    let outputs = tensors(meta.outputs, away, body)?;
     outputs.iter().try_for_each(check_tensor)?;
     Ok(Response { outputs, parameters: parameters(meta.parameters)?, ..Response::default() })
 }
@@ -66,19 +86,60 @@ fn bytes_fit(tensor: &Tensor) -> bool {
     elements(&tensor.shape) == Ok(count)
 }
 
-fn tensors(metas: Vec<wire::Tensor>, mut body: Bytes) -> Result<Vec<Tensor>, MessageError> {
-    let tensors: Vec<_> = metas.into_iter().map(|meta| tensor(meta, &mut body)).collect::<Result<_, _>>()?;
+/// The bytes of those tensors that are not in the body, by their numbers.
+fn away(
+    metas: &[wire::Tensor],
+    places: &[wire::Place],
+    written: &[u32],
+    memory: &mut impl Places,
+) -> Result<Vec<(u32, Bytes)>, MessageError> {
+    let mut away = Vec::with_capacity(places.len() + written.len());
+    for place in places {
+        away.push(located(metas, place.tensor, |_, len| memory.find(place, len))?);
+    }
+    for &tensor in written {
+        away.push(located(metas, tensor, |meta, len| memory.written(&meta.name, len))?);
+    }
+    away.sort_unstable_by_key(|(tensor, _)| *tensor);
+    match away.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(MessageError::Twice { what: "place of tensor", number: pair[0].0.into() }),
+        None => Ok(away),
+    }
+}
+
+fn located(
+    metas: &[wire::Tensor],
+    tensor: u32,
+    find: impl FnOnce(&wire::Tensor, usize) -> Option<Bytes>,
+) -> Result<(u32, Bytes), MessageError> {
+    let meta = usize::try_from(tensor).ok().and_then(|number| metas.get(number));
+    let meta = meta.ok_or(MessageError::Number { what: "tensor with a place", number: tensor })?;
+    let bytes = usize::try_from(meta.len).ok().and_then(|len| find(meta, len).filter(|bytes| bytes.len() == len));
+    let missing = || MessageError::Place { tensor: meta.name.clone(), len: meta.len };
+    Ok((tensor, bytes.ok_or_else(missing)?))
+}
+
+fn tensors(metas: Vec<wire::Tensor>, away: Vec<(u32, Bytes)>, mut body: Bytes) -> Result<Vec<Tensor>, MessageError> {
+    let mut away = away.into_iter().peekable();
+    let tensors = (0_u32..).zip(metas).map(|(number, meta)| {
+        let elsewhere = away.next_if(|(tensor, _)| *tensor == number).map(|(_, bytes)| bytes);
+        tensor(meta, elsewhere, &mut body)
+    });
+    let tensors: Vec<_> = tensors.collect::<Result<_, _>>()?;
     if body.is_empty() { Ok(tensors) } else { Err(MessageError::Surplus { left: body.len() }) }
 }
 
-fn tensor(meta: wire::Tensor, body: &mut Bytes) -> Result<Tensor, MessageError> {
+fn tensor(meta: wire::Tensor, elsewhere: Option<Bytes>, body: &mut Bytes) -> Result<Tensor, MessageError> {
     let datatype = datatype(meta.datatype)?;
-    let len = usize::try_from(meta.len).ok().filter(|len| *len <= body.len());
-    let Some(len) = len else {
-        return Err(MessageError::Body { tensor: meta.name, len: meta.len, left: body.len() });
-    };
     let parameters = parameters(meta.parameters)?;
-    Ok(Tensor { name: meta.name, datatype, shape: meta.shape, data: body.split_to(len), parameters })
+    let data = match elsewhere {
+        Some(data) => data,
+        None => match usize::try_from(meta.len).ok().filter(|len| *len <= body.len()) {
+            Some(len) => body.split_to(len),
+            None => return Err(MessageError::Body { tensor: meta.name, len: meta.len, left: body.len() }),
+        },
+    };
+    Ok(Tensor { name: meta.name, datatype, shape: meta.shape, data, parameters })
 }
 
 fn datatype(number: u32) -> Result<Datatype, MessageError> {
@@ -137,6 +198,18 @@ fn spec_messages(specs: Option<&Vec<TensorSpec>>) -> Vec<wire::TensorSpec> {
 fn priority(number: u32) -> Result<Option<Priority>, MessageError> {
     let level = |number| Priority::try_new(number).ok_or(MessageError::Number { what: "priority", number });
     (number > 0).then(|| level(number)).transpose()
+}
+
+// === impl Nowhere ===
+
+impl Places for Nowhere {
+    fn find(&mut self, _: &wire::Place, _: usize) -> Option<Bytes> {
+        None
+    }
+
+    fn written(&mut self, _: &str, _: usize) -> Option<Bytes> {
+        None
+    }
 }
 
 // === impl wire::Tensor ===
@@ -271,7 +344,8 @@ mod tests {
     #[test]
     fn tensors_must_add_up_to_the_body() {
         let split = |lens: &[u64], body: &'static [u8]| {
-            tensors(lens.iter().map(|len| meta(*len)).collect(), Bytes::from_static(body)).map(|list| list.len())
+            let metas = lens.iter().map(|len| meta(*len)).collect();
+            tensors(metas, Vec::new(), Bytes::from_static(body)).map(|list| list.len())
         };
         assert_eq!(split(&[2, 1], b"abc"), Ok(2));
         assert_eq!(split(&[2], b"abc"), Err(MessageError::Surplus { left: 1 }));
@@ -282,8 +356,56 @@ mod tests {
     #[test]
     fn a_response_whose_shape_does_not_fit_its_bytes_is_refused() {
         let response = |len| wire::Response { outputs: vec![meta(len)], ..Default::default() };
-        assert!(response_of(response(2), Bytes::from_static(b"ab")).is_ok());
-        assert!(matches!(response_of(response(1), Bytes::from_static(b"a")), Err(MessageError::Tensor { len: 1, .. })));
+        assert!(response_of(response(2), Bytes::from_static(b"ab"), &mut Nowhere).is_ok());
+        let short = response_of(response(1), Bytes::from_static(b"a"), &mut Nowhere);
+        assert!(matches!(short, Err(MessageError::Tensor { len: 1, .. })));
+    }
+
+    /// Memory with one block and one room.
+    struct Memory;
+
+    impl Places for Memory {
+        fn find(&mut self, place: &wire::Place, len: usize) -> Option<Bytes> {
+            let start = usize::try_from(place.offset).unwrap();
+            Some(Bytes::from_static(b"abcdef"))
+                .filter(|block| start + len <= block.len())
+                .map(|block| block.slice(start..start + len))
+        }
+
+        fn written(&mut self, output: &str, len: usize) -> Option<Bytes> {
+            (output == "x").then(|| Bytes::from_static(b"zz").slice(..len))
+        }
+    }
+
+    fn place(tensor: u32, offset: u64) -> wire::Place {
+        wire::Place { tensor, offset, memory: Some(wire::Memory::Block(wire::Block { index: 0, generation: 1 })) }
+    }
+
+    fn placed(places: Vec<wire::Place>, written: Vec<u32>, body: &'static [u8]) -> Result<Vec<Bytes>, MessageError> {
+        let response = wire::Response { outputs: vec![meta(2); 3], places, written, ..Default::default() };
+        let response = response_of(response, Bytes::from_static(body), &mut Memory)?;
+        Ok(response.outputs.into_iter().map(|output| output.data).collect())
+    }
+
+    #[test]
+    fn tensors_are_in_the_body_unless_they_have_a_place() {
+        assert_eq!(placed(vec![place(2, 1)], vec![1], b"01").unwrap(), ["01", "zz", "bc"]);
+        assert_eq!(placed(vec![place(1, 4), place(0, 0)], vec![], b"01").unwrap(), ["ab", "ef", "01"]);
+    }
+
+    #[test]
+    fn a_place_that_is_none_or_given_twice_ends_the_connection() {
+        let beyond = MessageError::Place { tensor: "x".into(), len: 2 };
+        assert_eq!(placed(vec![place(0, 5)], vec![], b"0123"), Err(beyond.clone()));
+        assert_eq!(
+            placed(vec![place(3, 0)], vec![], b"0123"),
+            Err(MessageError::Number { what: "tensor with a place", number: 3 })
+        );
+        let twice = Err(MessageError::Twice { what: "place of tensor", number: 0 });
+        assert_eq!(placed(vec![place(0, 0)], vec![0], b"0123"), twice);
+        assert_eq!(placed(vec![place(0, 0)], vec![], b"012345"), Err(MessageError::Surplus { left: 2 }));
+        let response = wire::Response { outputs: vec![meta(2)], places: vec![place(0, 0)], ..Default::default() };
+        assert_eq!(response_of(response, Bytes::new(), &mut Nowhere).unwrap_err(), beyond);
     }
 
     #[test]

@@ -30,6 +30,14 @@ pub enum MessageError {
         /// Bytes that are left in the body.
         left: usize,
     },
+    /// A tensor's bytes are not where it says they are.
+    #[error("tensor '{tensor}' has no {len} bytes at its place in shared memory")]
+    Place {
+        /// The tensor.
+        tensor: String,
+        /// Its announced length.
+        len: u64,
+    },
     /// Bytes of the body belong to no tensor.
     #[error("{left} bytes of the body belong to no tensor")]
     Surplus {
@@ -80,12 +88,12 @@ pub enum MessageError {
         /// Handler of another one.
         other: u32,
     },
-    /// Two members of a batch have the same id or slot.
-    #[error("two requests of a batch have the {what} {number}")]
+    /// Something is named twice that may be named once.
+    #[error("the {what} {number} is given twice")]
     Twice {
-        /// `"id"` or `"slot"`.
+        /// What kind of thing.
         what: &'static str,
-        /// What they have in common.
+        /// Its number.
         number: u64,
     },
     /// A capability that is none.

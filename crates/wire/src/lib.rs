@@ -21,7 +21,7 @@ mod frame;
 pub mod message;
 
 pub use batch::{BatchPart, MAX_BATCH, batch_of, encode_member};
-pub use convert::{request_of, request_to_frame, response_of};
+pub use convert::{Nowhere, Places, request_of, request_to_frame, response_of};
 pub use decoder::{Decoder, WireError};
 pub use error::MessageError;
 pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};

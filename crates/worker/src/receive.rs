@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyserve_core::Error;
 use anyserve_sched::Ticket;
-use anyserve_wire::{Frame, Kind, flags, message, response_of};
+use anyserve_wire::{Frame, Kind, Nowhere, flags, message, response_of};
 
 use crate::dispatch::Inner;
 use crate::link::{Link, LinkError};
@@ -35,7 +35,7 @@ impl Inner {
     fn chunk(&self, frame: Frame) -> Result<(), LinkError> {
         let ticket = Ticket::from_number(frame.id);
         let cost = crate::stream::cost(&frame);
-        let response = response_of(frame.message()?, frame.body).map_err(protocol)?;
+        let response = response_of(frame.message()?, frame.body, &mut Nowhere).map_err(protocol)?;
         let mut dispatch = self.dispatch.lock();
         // A chunk of a request whose caller has left was on its way when it was withdrawn.
         let Some(pending) = dispatch.machine.payload(ticket) else { return Ok(()) };
@@ -88,7 +88,7 @@ fn outcome_of(frame: Frame) -> Result<(Outcome, Duration, bool), LinkError> {
     let meta: message::Response = frame.message()?;
     let compute = Duration::from_nanos(meta.compute_ns);
     let carries = frame.flags & flags::RESPONSE != 0;
-    let response = carries.then(|| response_of(meta, frame.body)).transpose().map_err(protocol)?;
+    let response = carries.then(|| response_of(meta, frame.body, &mut Nowhere)).transpose().map_err(protocol)?;
     Ok((Outcome::Done(response), compute, true))
 }
 

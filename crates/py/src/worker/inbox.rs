@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
 use anyserve_shm::SLOTS;
-use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
+use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, Nowhere, WireError, batch_of, message, request_of};
 use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -141,7 +141,7 @@ impl Inbox {
         let handlers = self.batches.len();
         let row = within(meta.handler, handlers).ok_or(Violation::Handler { got: meta.handler, handlers })?;
         let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
-        let (inputs, parameters) = request_of(&mut meta, body).map_err(Violation::Message)?;
+        let (inputs, parameters) = request_of(&mut meta, body, &mut Nowhere).map_err(Violation::Message)?;
         let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
         let deadline = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
         let message::Request { model, version, id: caller_id, outputs, headers, attempt, .. } = meta;
