@@ -154,6 +154,9 @@ pub struct Plane {
     /// Bytes of the arena.
     #[prost(uint64, tag = "4")]
     pub capacity: u64,
+    /// The instant that uses are counted from, in nanoseconds of the monotonic clock.
+    #[prost(uint64, tag = "7")]
+    pub epoch_ns: u64,
     /// File that holds this worker's pins.
     #[prost(string, tag = "5")]
     pub pins: String,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyserve_core::Limits;
 
+use crate::SharedMemory;
+
 /// How to start and keep workers.
 #[derive(Clone)]
 pub struct PoolConfig {
@@ -33,6 +35,8 @@ pub struct PoolConfig {
     pub sequence_idle: Duration,
     /// Shares of tenants; whoever is not named has 1.
     pub tenant_weights: Vec<(String, u32)>,
+    /// Memory that is shared with the workers.
+    pub memory: SharedMemory,
     /// Whether a handler's traceback is kept with its error.
     pub debug: bool,
     /// Told of every change of a worker's state.

@@ -10,7 +10,7 @@ use anyserve_core::{Code, Error, Handler};
 use anyserve_sched::{
     Action, Cause, Dispatcher, GroupId, HandlerLimits, Job, Over, SchedConfig, Sending, Slots, Ticket, WorkerId,
 };
-use anyserve_shm::SLOTS;
+use anyserve_shm::{Owner, SLOTS};
 use anyserve_wire::{Frame, Kind, message};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -199,6 +199,9 @@ impl Inner {
 
     /// A worker's process is dead.
     pub(crate) fn bury(&self, worker: WorkerId, cause: Cause) {
+        if let Some(plane) = &self.config.memory.plane {
+            plane.worker_gone(Owner(worker.0));
+        }
         let ((), after) = self.event(|dispatch, now| {
             self.names.lock().remove(&worker);
             let Some(link) = dispatch.links.0.remove(&worker) else { return };

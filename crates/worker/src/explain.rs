@@ -55,7 +55,10 @@ impl Inner {
 
     fn fingerprint_of(&self, request: &Request, route: &Route) -> Option<Fingerprint> {
         let place = u32::try_from(route.index).ok()?;
-        let parcel = || Parcel::try_new(&mut request.clone(), place, self.config.limits.max_meta).ok();
+        let parcel = || {
+            let (max, memory) = (self.config.limits.max_meta, &self.config.memory);
+            Parcel::try_new(&mut request.clone(), place, max, memory, Vec::new()).ok()
+        };
         self.is_suspicious().then(parcel)?.as_ref().map(fingerprint::of)
     }
 

@@ -21,8 +21,8 @@ pub(crate) fn of(parcel: &Parcel) -> Fingerprint {
     let mut hash = Xxh3::with_seed(*KEY.get_or_init(|| RandomState::new().hash_one(0)));
     hash.update(&parcel.handler.to_le_bytes());
     hash.update(&what_counts(parcel).encode_to_vec());
-    for bytes in &parcel.body {
-        hash.update(bytes);
+    for input in &parcel.inputs {
+        hash.update(&input.bytes);
     }
     Fingerprint(hash.digest())
 }
@@ -38,6 +38,7 @@ fn what_counts(parcel: &Parcel) -> message::Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SharedMemory;
     use anyserve_core::{Expects, Parameter, Query, Request, Tensor};
     use bytes::Bytes;
 
@@ -63,7 +64,7 @@ mod tests {
             deadline: None,
             expects: Expects::One,
         };
-        Parcel::try_new(&mut request, 3, 1 << 20).unwrap()
+        Parcel::try_new(&mut request, 3, 1 << 20, &SharedMemory::default(), Vec::new()).unwrap()
     }
 
     #[test]

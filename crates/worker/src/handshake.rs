@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyserve_core::{Error, Handler, Limits};
 use anyserve_sched::WorkerId;
-use anyserve_shm::SlotTable;
+use anyserve_shm::{Owner, Plane, SlotTable};
 use anyserve_wire::{Frame, Kind, message};
 use std::sync::Arc;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
+use crate::far::FarCall;
 use crate::link::{FrameReader, Link, LinkError};
 
 /// What a connection came to.
@@ -22,6 +24,7 @@ pub(crate) enum Greeting {
 /// A worker that said hello and is ready.
 pub(crate) struct Greeted {
     pub(crate) link: Arc<Link>,
+    pub(crate) far: mpsc::Receiver<FarCall>,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) concurrency: u32,
 }
@@ -33,6 +36,7 @@ pub(crate) struct Host {
     pub(crate) worker: WorkerId,
     pub(crate) slots: std::path::PathBuf,
     pub(crate) limits: Limits,
+    pub(crate) plane: Option<Plane>,
 }
 
 // === impl Host ===
@@ -54,10 +58,11 @@ impl Host {
         let handlers = hello.handlers.into_iter().map(Handler::try_from).collect::<Result<Vec<_>, _>>();
         let handlers = handlers.map_err(|error| LinkError::Protocol(format!("hello: {error}")))?;
         let slots = slot_table(&self.slots)?;
-        write(&stream, &Frame::with_meta(Kind::Welcome, 0, &self.welcome())).await?;
+        let welcome = message::Welcome { plane: self.attach()?, ..self.welcome() };
+        write(&stream, &Frame::with_meta(Kind::Welcome, 0, &welcome)).await?;
         expect(&next(&mut reader, &stream).await?, Kind::Ready)?;
-        let link = Link::new(self.worker, stream, slots);
-        Ok(Greeting::Worker(Greeted { link, handlers, concurrency: hello.concurrency.max(1) }))
+        let (link, far) = Link::new(self.worker, stream, slots);
+        Ok(Greeting::Worker(Greeted { link, far, handlers, concurrency: hello.concurrency.max(1) }))
     }
 
     fn check(&self, hello: &message::Hello) -> Result<(), LinkError> {
@@ -65,6 +70,22 @@ impl Host {
             return Err(LinkError::Protocol("hello of somebody that was not started here".into()));
         }
         Ok(())
+    }
+
+    /// Lets the worker pin blocks of the object plane, if there is one.
+    fn attach(&self) -> Result<Option<message::Plane>, LinkError> {
+        let Some(plane) = &self.plane else { return Ok(None) };
+        let pins = plane.add_worker(Owner(self.worker.0))?;
+        let layout = plane.layout();
+        Ok(Some(message::Plane {
+            store: plane.store().0,
+            segment: plane.segment_path().to_string_lossy().into_owned(),
+            entries: layout.entries,
+            capacity: layout.capacity,
+            epoch_ns: layout.epoch_ns,
+            pins: pins.to_string_lossy().into_owned(),
+            threshold: plane.threshold() as u64,
+        }))
     }
 
     fn welcome(&self) -> message::Welcome {
@@ -125,7 +146,7 @@ mod tests {
 
     fn host(dir: &tempfile::TempDir) -> Host {
         let slots = dir.path().join("slots");
-        Host { token: "secret".into(), worker: WorkerId(7), slots, limits: Limits::default() }
+        Host { token: "secret".into(), worker: WorkerId(7), slots, limits: Limits::default(), plane: None }
     }
 
     fn hello(token: &str, worker: u32, handlers: &[Handler]) -> Frame {

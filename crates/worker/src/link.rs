@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
 use anyserve_sched::{Sending, Ticket, WorkerId};
-use anyserve_shm::{Phase, SlotTable};
+use anyserve_shm::{Owner, Phase, SlotTable};
 use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::far::{FarCall, MAX_FAR_CALLS};
 use crate::outbox::Outbox;
 use crate::pending::Parcel;
 
@@ -39,6 +40,8 @@ pub(crate) struct Link {
     useful: AtomicBool,
     /// Cancelled when one of its handlers does not stop: its process is to be replaced.
     overrun: CancellationToken,
+    /// What its handlers ask of others than this process.
+    far: mpsc::Sender<FarCall>,
 }
 
 /// A request as it is sent.
@@ -76,8 +79,9 @@ pub(crate) enum LinkError {
 // === impl Link ===
 
 impl Link {
-    pub(crate) fn new(worker: WorkerId, stream: UnixStream, slots: SlotTable) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(worker: WorkerId, stream: UnixStream, slots: SlotTable) -> (Arc<Self>, mpsc::Receiver<FarCall>) {
+        let (far, calls) = mpsc::channel(MAX_FAR_CALLS);
+        let link = Self {
             worker,
             stream,
             slots,
@@ -87,6 +91,20 @@ impl Link {
             pongs: AtomicU32::new(0),
             useful: AtomicBool::new(false),
             overrun: CancellationToken::new(),
+            far,
+        };
+        (Arc::new(link), calls)
+    }
+
+    /// The worker, as the object plane knows it.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner(self.worker.0)
+    }
+
+    /// Has something asked of others than this process. Gives it back if too much is being asked already.
+    pub(crate) fn ask_far(&self, call: FarCall) -> Result<(), FarCall> {
+        self.far.try_send(call).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(call) | mpsc::error::TrySendError::Closed(call) => call,
         })
     }
 
@@ -110,7 +128,7 @@ impl Link {
         header.encode(tail);
         head.encode(tail).expect("room was reserved");
         tail.extend_from_slice(&parcel.meta);
-        parcel.body.iter().for_each(|bytes| outbox.push(bytes));
+        parcel.body().for_each(|bytes| outbox.push(bytes));
         self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -322,7 +340,7 @@ impl BatchFrame<'_> {
             &posted.head(),
             &parcel.meta,
         );
-        self.body.extend(parcel.body.iter().cloned());
+        self.body.extend(parcel.body().cloned());
         self.link.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -350,13 +368,5 @@ impl Posted<'_> {
         let Sending { slot, attempt, .. } = self.sending;
         let remaining_us = self.deadline.map_or(0, remaining_us);
         message::Request { handler: self.parcel.handler, slot, attempt, remaining_us, ..Default::default() }
-    }
-}
-
-// === impl Parcel ===
-
-impl Parcel {
-    fn body_len(&self) -> usize {
-        self.body.iter().map(Buf::remaining).sum()
     }
 }

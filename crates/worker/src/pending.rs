@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Error, Fingerprint, Parameter, Request, Response};
+use anyserve_core::{Destination, Error, Fingerprint, Parameter, Request, Response};
 use anyserve_sched::Payload;
 use anyserve_wire::request_to_frame;
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::memory::SharedMemory;
 use crate::receive::Outcome;
 use crate::statistics::Counters;
 use crate::stream::Part;
@@ -21,7 +22,19 @@ pub(crate) struct Parcel {
     /// `message::Request` without what is known only when it is sent.
     pub(crate) meta: Bytes,
     /// The inputs' bytes, in order.
-    pub(crate) body: Vec<Bytes>,
+    pub(crate) inputs: Vec<Input>,
+    /// Where outputs are to be written.
+    pub(crate) destinations: Vec<Destination>,
+    /// Objects that the request refers to; they are there as long as it is.
+    _held: Vec<Bytes>,
+}
+
+/// The bytes of one input.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) bytes: Bytes,
+    /// They lie in shared memory, so that only their place is sent.
+    pub(crate) shared: bool,
 }
 
 /// Who waits for the answer.
@@ -62,20 +75,42 @@ pub(crate) struct Echo {
 // === impl Parcel ===
 
 impl Parcel {
-    /// Encodes a request for the handler at this place of the worker's table.
+    /// Encodes a request for the handler at this place of the worker's table. `held` is kept as long as the parcel.
     ///
     /// # Errors
     /// `INVALID_INPUT` if everything but the tensors' bytes is larger than a frame's metadata may be.
-    pub(crate) fn try_new(request: &mut Request, handler: u32, max_meta: usize) -> Result<Self, Error> {
-        let meta = request_to_frame(request).encode_to_vec();
+    pub(crate) fn try_new(
+        request: &mut Request,
+        handler: u32,
+        max_meta: usize,
+        memory: &SharedMemory,
+        held: Vec<Bytes>,
+    ) -> Result<Self, Error> {
+        let mut frame = request_to_frame(request);
+        memory.place(request, &mut frame);
+        let meta = frame.encode_to_vec();
         // 64 bytes are more than the four numbers need that are added on sending.
         if meta.len() + 64 > max_meta {
             let message =
                 format!("the request has {} bytes beside its tensors, at most {max_meta} are allowed", meta.len());
             return Err(Error::invalid(message));
         }
-        let body = request.inputs.drain(..).map(|tensor| tensor.data).collect();
-        Ok(Self { handler, meta: meta.into(), body })
+        let mut inputs: Vec<_> =
+            request.inputs.drain(..).map(|tensor| Input { bytes: tensor.data, shared: false }).collect();
+        for place in &frame.places {
+            inputs[usize::try_from(place.tensor).expect("tensors are few")].shared = true;
+        }
+        let destinations = std::mem::take(&mut request.destinations);
+        Ok(Self { handler, meta: meta.into(), inputs, destinations, _held: held })
+    }
+
+    /// The bytes that go over the socket.
+    pub(crate) fn body(&self) -> impl Iterator<Item = &Bytes> {
+        self.inputs.iter().filter(|input| !input.shared).map(|input| &input.bytes)
+    }
+
+    pub(crate) fn body_len(&self) -> usize {
+        self.body().map(Bytes::len).sum()
     }
 }
 

@@ -23,7 +23,8 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Running {
     supervisors: JoinSet<()>,
-    deadlines: JoinSet<()>,
+    /// What is done at its time, whatever the workers do.
+    tasks: JoinSet<()>,
     drain: CancellationToken,
     kill: CancellationToken,
     first: watch::Receiver<FirstStarts>,
@@ -59,15 +60,16 @@ impl Pool {
         let (first, first_seen) = watch::channel(FirstStarts::default());
         let inner = Arc::new(Inner::new(config, first));
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
-        let (mut supervisors, mut deadlines) = (JoinSet::new(), JoinSet::new());
+        let (mut supervisors, mut tasks) = (JoinSet::new(), JoinSet::new());
         let spawner = Spawner::start();
         for index in 0..inner.config.workers {
             let path = directory.path().to_owned();
             let tokens = (drain.clone(), kill.clone());
             supervisors.spawn(Supervisor::new(index, Arc::clone(&inner), path, spawner.clone(), tokens).run());
         }
-        deadlines.spawn(crate::deadline::expire_forever(Arc::clone(&inner)));
-        let running = Running { supervisors, deadlines, drain, kill, first: first_seen, _directory: directory };
+        tasks.spawn(crate::deadline::expire_forever(Arc::clone(&inner)));
+        tasks.spawn(crate::objects::tidy_forever(Arc::clone(&inner)));
+        let running = Running { supervisors, tasks, drain, kill, first: first_seen, _directory: directory };
         Ok((Self { inner }, running))
     }
 
@@ -112,7 +114,7 @@ impl Running {
             self.kill.cancel();
             while self.supervisors.join_next().await.is_some() {}
         }
-        self.deadlines.shutdown().await;
+        self.tasks.shutdown().await;
     }
 }
 

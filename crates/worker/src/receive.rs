@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_core::Error;
+use anyserve_core::{Destination, Error, Response};
 use anyserve_sched::Ticket;
-use anyserve_wire::{Frame, Kind, Nowhere, flags, message, response_of};
+use anyserve_wire::{Frame, Kind, flags, message, response_of};
+use bytes::Bytes;
 
 use crate::dispatch::Inner;
 use crate::link::{Link, LinkError};
+use crate::memory::ResponsePlaces;
 use crate::pending::Caller;
 use crate::stream::Part;
 
@@ -20,9 +22,10 @@ impl Inner {
         let mut flush = false;
         for frame in frames.drain(..) {
             match frame.kind {
-                Kind::Chunk => self.chunk(frame)?,
+                Kind::Chunk => self.chunk(link, frame)?,
                 Kind::Pong => link.pong(),
                 Kind::Done | Kind::Failed => flush |= self.finished(link, frame)?,
+                Kind::Put | Kind::Sealed | Kind::Get | Kind::Release => flush |= self.object(link, &frame)?,
                 kind => return Err(LinkError::Protocol(format!("a {kind:?} frame after its start"))),
             }
         }
@@ -32,10 +35,11 @@ impl Inner {
         Ok(())
     }
 
-    fn chunk(&self, frame: Frame) -> Result<(), LinkError> {
+    fn chunk(&self, link: &Link, frame: Frame) -> Result<(), LinkError> {
         let ticket = Ticket::from_number(frame.id);
-        let cost = crate::stream::cost(&frame);
-        let response = response_of(frame.message()?, frame.body, &mut Nowhere).map_err(protocol)?;
+        let meta = frame.message()?;
+        let cost = crate::stream::cost(&frame, &meta);
+        let response = self.response(link, ticket, meta, frame.body)?;
         let mut dispatch = self.dispatch.lock();
         // A chunk of a request whose caller has left was on its way when it was withdrawn.
         let Some(pending) = dispatch.machine.payload(ticket) else { return Ok(()) };
@@ -57,7 +61,7 @@ impl Inner {
     /// Ends a request. True if something has to be flushed to this worker.
     fn finished(&self, link: &Arc<Link>, frame: Frame) -> Result<bool, LinkError> {
         let ticket = Ticket::from_number(frame.id);
-        let (outcome, compute, ran) = outcome_of(frame)?;
+        let (outcome, compute, ran) = self.outcome_of(link, frame)?;
         let took = ran.then_some(compute);
         let (finished, mut after) = self.event(|dispatch, now| {
             let (group, out) = (dispatch.group, &mut dispatch.actions);
@@ -76,30 +80,49 @@ impl Inner {
         }
         Ok(flush)
     }
-}
 
-/// What a worker says of the end of a request, the time in its handler, and whether the handler ran.
-fn outcome_of(frame: Frame) -> Result<(Outcome, Duration, bool), LinkError> {
-    if frame.kind == Kind::Failed {
-        let failed: message::Failed = frame.message()?;
-        let compute = Duration::from_nanos(failed.compute_ns);
-        return Ok((Outcome::Failed(failed.into()), compute, frame.flags & flags::NOT_STARTED == 0));
+    /// What a worker says of the end of a request, the time in its handler, and whether the handler ran.
+    fn outcome_of(&self, link: &Link, frame: Frame) -> Result<(Outcome, Duration, bool), LinkError> {
+        if frame.kind == Kind::Failed {
+            let failed: message::Failed = frame.message()?;
+            let compute = Duration::from_nanos(failed.compute_ns);
+            return Ok((Outcome::Failed(failed.into()), compute, frame.flags & flags::NOT_STARTED == 0));
+        }
+        let meta: message::Response = frame.message()?;
+        let compute = Duration::from_nanos(meta.compute_ns);
+        let carries = frame.flags & flags::RESPONSE != 0;
+        let response = || self.response(link, Ticket::from_number(frame.id), meta, frame.body);
+        let response = carries.then(response).transpose()?;
+        Ok((Outcome::Done(response), compute, true))
     }
-    let meta: message::Response = frame.message()?;
-    let compute = Duration::from_nanos(meta.compute_ns);
-    let carries = frame.flags & flags::RESPONSE != 0;
-    let response = carries.then(|| response_of(meta, frame.body, &mut Nowhere)).transpose().map_err(protocol)?;
-    Ok((Outcome::Done(response), compute, true))
+
+    /// A response with the bytes of its tensors, wherever they are.
+    fn response(
+        &self,
+        link: &Link,
+        ticket: Ticket,
+        meta: message::Response,
+        body: Bytes,
+    ) -> Result<Response, LinkError> {
+        let destinations = if meta.written.is_empty() { Vec::new() } else { self.destinations(ticket) };
+        let mut places = ResponsePlaces::new(&self.config.memory, link.owner(), &meta, &destinations);
+        response_of(meta, body, &mut places).map_err(protocol)
+    }
+
+    fn destinations(&self, ticket: Ticket) -> Vec<Destination> {
+        let mut dispatch = self.dispatch.lock();
+        dispatch.machine.payload(ticket).map_or_else(Vec::new, |pending| pending.parcel.destinations.clone())
+    }
 }
 
 /// How a request ended at its worker.
 pub(crate) enum Outcome {
     /// With its response, or as a stream without one more.
-    Done(Option<anyserve_core::Response>),
+    Done(Option<Response>),
     /// With an error.
     Failed(Error),
 }
 
-fn protocol(what: impl std::fmt::Display) -> LinkError {
+pub(crate) fn protocol(what: impl std::fmt::Display) -> LinkError {
     LinkError::Protocol(format!("{what}"))
 }

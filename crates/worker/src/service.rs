@@ -12,12 +12,14 @@ use anyserve_core::{
     Snapshot, Statistics, WorkerCount, batch_key, check_request,
 };
 use anyserve_sched::{Job, Ticket};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Inner;
 use crate::fingerprint;
 use crate::pending::{Caller, Echo, Parcel, Pending};
 use crate::pool::{Pool, group_name};
+use crate::references;
 use crate::routes::{Route, Routes};
 use crate::stream::ResponseStream;
 use crate::wishes::Wishes;
@@ -44,24 +46,27 @@ impl Pool {
     ///
     /// # Cancel safety
     /// Dropping the future, or the stream of the reply, cancels the request.
-    pub async fn infer(&self, request: Request) -> Result<Reply, Error> {
+    pub async fn infer(&self, mut request: Request) -> Result<Reply, Error> {
         let arrived = Instant::now();
         let route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
         route.counters.arrived();
-        if let Err(error) = check(&request, &route.handler) {
-            route.counters.failed(error.code, arrived);
-            return Err(error);
-        }
+        let held = match self.inner.prepare(&mut request, &route.handler).await {
+            Ok(held) => held,
+            Err(error) => {
+                route.counters.failed(error.code, arrived);
+                return Err(error);
+            }
+        };
         if route.handler.stream {
-            self.stream(request, &route, arrived)
+            self.stream(request, held, &route, arrived)
         } else {
-            self.unary(request, &route, arrived).await
+            self.unary(request, held, &route, arrived).await
         }
     }
 
-    async fn unary(&self, request: Request, route: &Route, arrived: Instant) -> Result<Reply, Error> {
+    async fn unary(&self, request: Request, held: Vec<Bytes>, route: &Route, arrived: Instant) -> Result<Reply, Error> {
         let (caller, answer) = oneshot::channel();
-        let ticket = self.inner.enter(request, route, Caller::One(caller), arrived)?;
+        let ticket = self.inner.enter(request, held, route, Caller::One(caller), arrived)?;
         let mut waiting = Waiting { pool: &self.inner, ticket, answered: false };
         let answer = answer.await;
         waiting.answered = true;
@@ -69,9 +74,9 @@ impl Pool {
         answer.unwrap_or_else(lost).map(Reply::One)
     }
 
-    fn stream(&self, request: Request, route: &Route, arrived: Instant) -> Result<Reply, Error> {
+    fn stream(&self, request: Request, held: Vec<Bytes>, route: &Route, arrived: Instant) -> Result<Reply, Error> {
         let (responses, read) = mpsc::unbounded_channel();
-        let ticket = self.inner.enter(request, route, Caller::Many { responses, unread: 0 }, arrived)?;
+        let ticket = self.inner.enter(request, held, route, Caller::Many { responses, unread: 0 }, arrived)?;
         Ok(Reply::Many(Box::pin(ResponseStream::new(Arc::clone(&self.inner), ticket, read))))
     }
 }
@@ -159,12 +164,27 @@ impl Inner {
         self.draining.load(Ordering::Acquire)
     }
 
-    fn enter(&self, mut request: Request, route: &Route, caller: Caller, arrived: Instant) -> Result<Ticket, Error> {
+    /// Brings the objects that a request refers to, and checks the request. Returns what it holds.
+    async fn prepare(&self, request: &mut Request, handler: &Handler) -> Result<Vec<Bytes>, Error> {
+        let held = if references::has_any(request) { self.resolve(request).await? } else { Vec::new() };
+        check(request, handler)?;
+        Ok(held)
+    }
+
+    fn enter(
+        &self,
+        mut request: Request,
+        held: Vec<Bytes>,
+        route: &Route,
+        caller: Caller,
+        arrived: Instant,
+    ) -> Result<Ticket, Error> {
         let wishes = Wishes::of(&request, &route.handler, arrived)?;
         let bytes = request.body_len();
         let batch = batch_key(&request, &route.handler, &self.batch_hash);
         let place = u32::try_from(route.index).expect("a handler table is far shorter");
-        let parcel = Parcel::try_new(&mut request, place, self.config.limits.max_meta)?;
+        let (max_meta, memory) = (self.config.limits.max_meta, &self.config.memory);
+        let parcel = Parcel::try_new(&mut request, place, max_meta, memory, held)?;
         let batch = batch.filter(|_| parcel.meta.len() <= MAX_BATCHED_META);
         let fingerprint = self.is_suspicious().then(|| fingerprint::of(&parcel));
         let echo = Echo::of(&mut request, &route.version);

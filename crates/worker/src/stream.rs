@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use anyserve_core::{Error, Response};
 use anyserve_sched::Ticket;
-use anyserve_wire::Frame;
+use anyserve_wire::{Frame, message};
 use futures_core::Stream;
 use tokio::sync::mpsc;
 
@@ -16,8 +16,11 @@ use crate::dispatch::Inner;
 const LEAST_COST: usize = 4 << 10;
 
 /// What a chunk takes of its stream's window. Both ends count so.
-pub(crate) fn cost(frame: &Frame) -> usize {
-    (frame.meta.len() + frame.body.len()).max(LEAST_COST)
+pub(crate) fn cost(frame: &Frame, meta: &message::Response) -> usize {
+    let tensor = |place: &message::Place| meta.outputs.get(usize::try_from(place.tensor).ok()?);
+    let shared: u64 = meta.places.iter().filter_map(tensor).map(|tensor| tensor.len).fold(0, u64::saturating_add);
+    let sent = frame.meta.len() + frame.body.len();
+    sent.saturating_add(usize::try_from(shared).unwrap_or(usize::MAX)).max(LEAST_COST)
 }
 
 /// One response on its way to the caller, with what it took of the window; the end of a stream takes nothing.

@@ -137,7 +137,13 @@ impl Supervisor {
             worker,
             process,
             listener: Some(listener),
-            host: Host { token, worker, slots, limits: self.pool.config.limits },
+            host: Host {
+                token,
+                worker,
+                slots,
+                limits: self.pool.config.limits,
+                plane: self.pool.config.memory.plane.clone(),
+            },
             greetings: JoinSet::new(),
             link: None,
             io: JoinSet::new(),
@@ -272,7 +278,7 @@ impl Supervisor {
     }
 
     fn publish(&mut self, run: &mut Run, greeted: Greeted) -> Event {
-        let Greeted { link, concurrency, .. } = greeted;
+        let Greeted { link, far, concurrency, .. } = greeted;
         run.listener = None;
         run.greetings.abort_all();
         let (pool, limits, own) = (Arc::clone(&self.pool), self.pool.config.limits, Arc::clone(&link));
@@ -283,6 +289,7 @@ impl Supervisor {
         run.io.spawn(async move { own.ping(timeout).await });
         let own = Arc::clone(&link);
         run.io.spawn(async move { own.overrun().await });
+        run.io.spawn(Arc::clone(&self.pool).answer_far(Arc::clone(&link), far));
         self.pool.publish(&link, concurrency);
         run.link = Some(link);
         Event::Ready
