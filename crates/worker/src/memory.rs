@@ -1,0 +1,105 @@
+//! Memory that this process shares with workers, as requests and responses name it.
+
+use std::sync::Arc;
+
+use anyserve_core::{Destination, FarObjects, Request, Tensor};
+use anyserve_shm::{BlockId, Owner, Plane};
+use anyserve_wire::{Places, message};
+use bytes::Bytes;
+
+/// What a pool's requests may find tensors in, beside the socket.
+#[derive(Clone, Debug, Default)]
+pub struct SharedMemory {
+    /// The object plane, if there is one.
+    pub plane: Option<Plane>,
+    /// Objects of other replicas, and durable ones, if there are any to be had.
+    pub far: Option<Arc<dyn FarObjects>>,
+}
+
+/// The places in the responses of one frame.
+pub(crate) struct ResponsePlaces<'a> {
+    plane: Option<&'a Plane>,
+    owner: Owner,
+    destinations: &'a [Destination],
+    /// Bytes of each block that are in use, from its start.
+    used: Vec<(BlockId, u64)>,
+    taken: Vec<(BlockId, Bytes)>,
+}
+
+// === impl SharedMemory ===
+
+impl SharedMemory {
+    /// Where some bytes lie, if in memory that workers have mapped too.
+    pub(crate) fn locate(&self, bytes: &[u8]) -> Option<(message::Memory, u64)> {
+        let (BlockId { index, generation }, offset) = self.plane.as_ref()?.locate(bytes)?;
+        Some((message::Memory::Block(message::Block { index, generation }), offset))
+    }
+
+    /// Writes into a request's metadata which of its tensors are in shared memory, and where.
+    pub(crate) fn place(&self, request: &Request, frame: &mut message::Request) {
+        if self.plane.is_none() {
+            return;
+        }
+        let place = |(number, tensor): (u32, &Tensor)| {
+            let (memory, offset) =
+                Some(&tensor.data).filter(|data| !data.is_empty()).and_then(|data| self.locate(data))?;
+            Some(message::Place { tensor: number, offset, memory: Some(memory) })
+        };
+        frame.places = (0..).zip(&request.inputs).filter_map(place).collect();
+    }
+}
+
+// === impl ResponsePlaces ===
+
+impl<'a> ResponsePlaces<'a> {
+    /// For one response of this worker to a request with these destinations.
+    pub(crate) fn new(
+        memory: &'a SharedMemory,
+        owner: Owner,
+        response: &message::Response,
+        destinations: &'a [Destination],
+    ) -> Self {
+        let mut used: Vec<(BlockId, u64)> = Vec::new();
+        for place in &response.places {
+            let tensor = usize::try_from(place.tensor).ok().and_then(|number| response.outputs.get(number));
+            let (Some(block), Some(tensor)) = (block_of(place), tensor) else { continue };
+            let end = place.offset.saturating_add(tensor.len);
+            match used.iter_mut().find(|(own, _)| *own == block) {
+                Some((_, most)) => *most = end.max(*most),
+                None => used.push((block, end)),
+            }
+        }
+        Self { plane: memory.plane.as_ref(), owner, destinations, used, taken: Vec::new() }
+    }
+
+    fn block(&mut self, block: BlockId) -> Option<&Bytes> {
+        if !self.taken.iter().any(|(own, _)| *own == block) {
+            let used = self.used.iter().find(|(own, _)| *own == block).map_or(0, |(_, used)| *used);
+            self.taken.push((block, self.plane?.take(block, self.owner, used).ok()?));
+        }
+        self.taken.iter().find(|(own, _)| *own == block).map(|(_, bytes)| bytes)
+    }
+}
+
+impl Places for ResponsePlaces<'_> {
+    fn find(&mut self, place: &message::Place, len: usize) -> Option<Bytes> {
+        let bytes = self.block(block_of(place)?)?;
+        let start = usize::try_from(place.offset).ok()?;
+        let end = start.checked_add(len).filter(|end| *end <= bytes.len())?;
+        Some(bytes.slice(start..end))
+    }
+
+    fn written(&mut self, output: &str, len: usize) -> Option<Bytes> {
+        let destination = self.destinations.iter().find(|one| one.output == output)?;
+        (len <= destination.room.len()).then(|| destination.room.slice(..len))
+    }
+}
+
+fn block_of(place: &message::Place) -> Option<BlockId> {
+    match &place.memory {
+        Some(message::Memory::Block(message::Block { index, generation })) => {
+            Some(BlockId { index: *index, generation: *generation })
+        }
+        _ => None,
+    }
+}
