@@ -10,6 +10,7 @@ mod options;
 mod replica;
 mod settings;
 mod signals;
+mod store;
 mod weights;
 
 pub use events::Event;

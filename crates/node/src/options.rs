@@ -46,6 +46,12 @@ pub struct Options {
     /// Requests that may wait for each capability [default: 1024]
     #[arg(long, env = "ANYSERVE_MAX_QUEUE")]
     pub max_queue: Option<u32>,
+    /// Size of the object store, such as 512MiB; 0 for none [default: 1GiB or 30 % of memory, whichever is less]
+    #[arg(long, env = "ANYSERVE_OBJECT_STORE")]
+    pub object_store: Option<String>,
+    /// Size from which on tensors go through shared memory [default: 64KiB]
+    #[arg(long, env = "ANYSERVE_OBJECT_THRESHOLD")]
+    pub object_threshold: Option<String>,
     /// Seconds that a worker has to become ready [default: 600]
     #[arg(long, env = "ANYSERVE_START_TIMEOUT_S", allow_negative_numbers = true)]
     pub start_timeout_s: Option<f64>,
@@ -112,6 +118,8 @@ impl Options {
             python: self.python.or(file.python),
             max_message_mb: self.max_message_mb.or(file.max_message_mb),
             max_queue: self.max_queue.or(file.max_queue),
+            object_store: self.object_store.or(file.object_store),
+            object_threshold: self.object_threshold.or(file.object_threshold),
             start_timeout_s: self.start_timeout_s.or(file.start_timeout_s),
             ping_timeout_s: self.ping_timeout_s.or(file.ping_timeout_s),
             overrun_grace_s: self.overrun_grace_s.or(file.overrun_grace_s),

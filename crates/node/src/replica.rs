@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, anyhow};
 use anyserve_core::Directory;
 use anyserve_server::{Drained, Listener, Server};
-use anyserve_worker::{Pool, Running, StartError};
+use anyserve_worker::{Pool, Running, SharedMemory, StartError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::Signals;
-use crate::{Event, Options, Settings, logging};
+use crate::{Event, Options, Settings, logging, store};
 
 /// How a replica ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,8 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let listener = Listener::bind(settings.address).map_err(Error::new)?;
     let endpoint = listener.local_addr();
     let on_worker = Arc::clone(&tell);
-    let config = settings.pool(move |event| on_worker(Event::Worker(event)));
+    let memory = SharedMemory { plane: store::open(settings.store)?, ..SharedMemory::default() };
+    let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
     let server = Server::try_new(&settings.server, pool.clone()).map_err(Error::new)?;

@@ -9,8 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use anyserve_core::Limits;
 use anyserve_server::{ServerConfig, TlsFiles};
-use anyserve_worker::{PoolConfig, WorkerEvent};
+use anyserve_worker::{PoolConfig, SharedMemory, WorkerEvent};
 
+use crate::store::{self, StoreOptions};
 use crate::{Options, weights};
 
 /// A replica's settings.
@@ -34,6 +35,7 @@ pub struct Settings {
     start_timeout: Duration,
     ping_timeout: Duration,
     scheduling: Scheduling,
+    pub(crate) store: StoreOptions,
 }
 
 /// What the dispatcher is told.
@@ -74,6 +76,7 @@ impl Settings {
             grace,
             server: server(&options, grace)?,
             scheduling: scheduling(&options)?,
+            store: store::parse(options.object_store.as_deref(), options.object_threshold.as_deref())?,
             python: options.python.unwrap_or_else(|| "python3".into()),
             target,
             factory: options.factory.unwrap_or(false),
@@ -83,7 +86,7 @@ impl Settings {
     }
 
     /// The pool's part of the settings.
-    pub fn pool(&self, on_event: impl Fn(WorkerEvent) + Send + Sync + 'static) -> PoolConfig {
+    pub fn pool(&self, memory: SharedMemory, on_event: impl Fn(WorkerEvent) + Send + Sync + 'static) -> PoolConfig {
         let mut arguments: Vec<OsString> = ["-m", "anyserve.worker", "--target", &self.target].map(Into::into).into();
         arguments.extend(self.factory.then(|| "--factory".into()));
         PoolConfig {
@@ -98,6 +101,7 @@ impl Settings {
             quarantine_ttl: self.scheduling.quarantine_ttl,
             sequence_idle: self.scheduling.sequence_idle,
             tenant_weights: self.scheduling.tenant_weights.clone(),
+            memory,
             debug: matches!(self.log_level.as_str(), "debug" | "trace"),
             on_event: Arc::new(on_event),
         }
@@ -182,7 +186,7 @@ mod tests {
     fn defaults_are_loopback_and_one_worker() {
         let settings = Settings::try_new(Options { target: Some("m:app".into()), ..Options::default() }).unwrap();
         assert_eq!((settings.address.to_string().as_str(), settings.workers), ("127.0.0.1:8000", 1));
-        let pool = settings.pool(|_| {});
+        let pool = settings.pool(SharedMemory::default(), |_| {});
         assert_eq!(pool.arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
         let times = [pool.overrun_grace, pool.quarantine_ttl, pool.sequence_idle].map(|time| time.as_secs());
         assert_eq!((times, pool.tenant_weights), ([5, 600, 60], Vec::new()));
@@ -193,7 +197,7 @@ mod tests {
     fn shares_of_tenants_reach_the_pool() {
         let tenant_weight = Some(vec!["a=3,b=2".into()]);
         let options = Options { target: Some("m:app".into()), tenant_weight, ..Options::default() };
-        let weights = Settings::try_new(options).unwrap().pool(|_| {}).tenant_weights;
+        let weights = Settings::try_new(options).unwrap().pool(SharedMemory::default(), |_| {}).tenant_weights;
         assert_eq!(weights, [("a".to_owned(), 3), ("b".to_owned(), 2)]);
     }
 
@@ -212,6 +216,8 @@ mod tests {
             (Options { sequence_idle_s: Some(0.0), ..none() }, "--sequence-idle-s is 0"),
             (Options { tenant_weight: Some(vec!["a".into()]), ..none() }, "--tenant-weight 'a' has no weight"),
             (Options { admin_token: Some("a b".to_owned().into()), ..none() }, "--admin-token: a token is one word"),
+            (Options { object_store: Some("much".into()), ..none() }, "--object-store is 'much'"),
+            (Options { object_threshold: Some("-1".into()), ..none() }, "--object-threshold is '-1'"),
             (Options { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
             (Options { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
             (Options { tls_client_ca: Some("c".into()), ..none() }, "--tls-client-ca needs"),

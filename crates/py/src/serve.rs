@@ -42,6 +42,10 @@ struct Given {
     #[pyo3(default)]
     max_queue: Option<u32>,
     #[pyo3(default)]
+    object_store: Option<String>,
+    #[pyo3(default)]
+    object_threshold: Option<String>,
+    #[pyo3(default)]
     start_timeout_s: Option<f64>,
     #[pyo3(default)]
     ping_timeout_s: Option<f64>,
@@ -67,7 +71,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 25] = [
     "target",
     "factory",
     "host",
@@ -79,6 +83,8 @@ const NAMES: [&str; 23] = [
     "python",
     "max_message_mb",
     "max_queue",
+    "object_store",
+    "object_threshold",
     "start_timeout_s",
     "ping_timeout_s",
     "overrun_grace_s",
@@ -216,6 +222,8 @@ impl From<Given> for Options {
             python: given.python,
             max_message_mb: given.max_message_mb,
             max_queue: given.max_queue,
+            object_store: given.object_store,
+            object_threshold: given.object_threshold,
             start_timeout_s: given.start_timeout_s,
             ping_timeout_s: given.ping_timeout_s,
             overrun_grace_s: given.overrun_grace_s,

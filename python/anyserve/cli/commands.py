@@ -103,6 +103,13 @@ ServerId = Annotated[str | None, _option("--server-id", "Name in the server's me
 MaxQueue = Annotated[
     int | None, _option("--max-queue", "Requests that may wait per capability.  [default: 1024]", min=1, max=MOST)
 ]
+ObjectStore = Annotated[
+    str | None,
+    _option("--object-store", "Size of the object store; 0 for none.  [default: 1GiB or 30 % of memory]"),
+]
+ObjectThreshold = Annotated[
+    str | None, _option("--object-threshold", "Tensors from this size on go through it.  [default: 64KiB]")
+]
 StartTimeout = Annotated[
     float | None, _option("--start-timeout-s", "Seconds a worker may take to get ready.  [default: 600]", min=0)
 ]
@@ -158,6 +165,8 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     max_message_mb: MaxMessage = None,
     server_id: ServerId = None,
     max_queue: MaxQueue = None,
+    object_store: ObjectStore = None,
+    object_threshold: ObjectThreshold = None,
     start_timeout_s: StartTimeout = None,
     ping_timeout_s: PingTimeout = None,
     overrun_grace_s: OverrunGrace = None,

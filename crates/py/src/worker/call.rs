@@ -51,7 +51,9 @@ pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &Incoming)
     // The runtime's timer may be late by a moment; what is overdue does not start all the same.
     let refused = match deadline {
         Some(deadline) if deadline <= started => Some(Reply::too_late()),
-        _ => (!session.link.slots.start(slot, id)).then(Reply::taken_back),
+        _ if !session.link.slots.start(slot, id) => Some(Reply::taken_back()),
+        // It was not taken back, so its memory is still the request's: a defect.
+        _ => incoming.lost.then(|| Reply::failed(&Error::internal("the inputs are not in shared memory"), 0)),
     };
     if let Some(refused) = refused {
         session.link.push(py, &[refused.outgoing(id)]);
@@ -168,7 +170,7 @@ impl Call {
         request: &Bound<'_, ModelInferRequest>,
         compute_ns: u64,
     ) -> PyResult<Encoded> {
-        encode(&response_of(value, request)?, &self.session.link.limits, compute_ns)
+        encode(&response_of(value, request)?, &self.session, compute_ns)
     }
 
     fn push(&self, py: Python<'_>, reply: &Reply) {

@@ -1,15 +1,17 @@
 //! What comes from the runtime: bytes to orders.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
-use anyserve_shm::SLOTS;
-use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, Nowhere, WireError, batch_of, message, request_of};
+use anyserve_shm::{Attached, SLOTS};
+use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
 use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::places::RequestPlaces;
 use crate::kserve::RequestParts;
 
 /// A request as it was read; nothing of it is Python's yet.
@@ -22,6 +24,8 @@ pub(super) struct Incoming {
     pub(super) deadline: Option<Instant>,
     pub(super) parts: RequestParts,
     pub(super) headers: Vec<message::Header>,
+    /// Its inputs were in shared memory and are there no more: the runtime has taken it back.
+    pub(super) lost: bool,
 }
 
 /// What one call of a handler is given.
@@ -37,6 +41,7 @@ pub(super) enum Order {
     Work(Work),
     Cancel(u64),
     Credit(u64, u64),
+    View(u64, message::View),
     Drain,
     Ping(u64),
 }
@@ -69,13 +74,14 @@ pub(super) struct Inbox {
     decoder: Decoder,
     /// The largest batch of each handler; 0 for one that takes single requests.
     batches: Vec<u32>,
+    plane: Option<Arc<Attached>>,
 }
 
 // === impl Inbox ===
 
 impl Inbox {
-    pub(super) fn new(limits: Limits, batches: Vec<u32>) -> Self {
-        Self { decoder: Decoder::new(limits), batches }
+    pub(super) fn new(limits: Limits, batches: Vec<u32>, plane: Option<Arc<Attached>>) -> Self {
+        Self { decoder: Decoder::new(limits), batches, plane }
     }
 
     /// Reads once. `DONTWAIT` among the flags makes it return at once.
@@ -108,6 +114,7 @@ impl Inbox {
                 let credit: message::Credit = frame.message().map_err(Violation::Wire)?;
                 Ok(Order::Credit(frame.id, credit.bytes))
             }
+            Kind::View => Ok(Order::View(frame.id, frame.message().map_err(Violation::Wire)?)),
             Kind::Drain => Ok(Order::Drain),
             Kind::Ping => Ok(Order::Ping(frame.id)),
             other => Err(Violation::Unexpected(other)),
@@ -141,12 +148,14 @@ impl Inbox {
         let handlers = self.batches.len();
         let row = within(meta.handler, handlers).ok_or(Violation::Handler { got: meta.handler, handlers })?;
         let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
-        let (inputs, parameters) = request_of(&mut meta, body, &mut Nowhere).map_err(Violation::Message)?;
+        let read = request_of(&mut meta, body, &mut RequestPlaces::new(self.plane.as_ref()));
+        let lost = matches!(read, Err(MessageError::Place { .. }));
+        let (inputs, parameters) = if lost { Default::default() } else { read.map_err(Violation::Message)? };
         let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
         let deadline = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
         let message::Request { model, version, id: caller_id, outputs, headers, attempt, .. } = meta;
         let parts = RequestParts { model, version, id: caller_id, inputs, outputs, parameters };
-        Ok(Incoming { id, row, slot, attempt, deadline, parts, headers })
+        Ok(Incoming { id, row, slot, attempt, deadline, parts, headers, lost })
     }
 }
 

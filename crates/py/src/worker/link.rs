@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyserve_core::Limits;
-use anyserve_shm::SlotTable;
+use anyserve_core::{Limits, StoreId};
+use anyserve_shm::{Attached, Layout, PlaneAt, SlotTable};
 use anyserve_wire::{Decoder, Frame, Kind, message};
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) limits: Limits,
     /// Bytes of a stream that may be unacknowledged.
     pub(super) window: i64,
+    /// The object plane, if this replica has one.
+    pub(super) plane: Option<Arc<Attached>>,
 }
 
 // === impl Link ===
@@ -43,8 +45,9 @@ impl Link {
         };
         let slots = SlotTable::open(Path::new(&welcome.slots)).map_err(io::Error::other)?;
         let window = i64::try_from(welcome.stream_window).unwrap_or(i64::MAX);
+        let plane = welcome.plane.as_ref().map(attach).transpose()?;
         let socket = Arc::new(socket);
-        Ok(Self { outbox: Mutex::new(Outbox::new(Arc::clone(&socket))), socket, slots, limits, window })
+        Ok(Self { outbox: Mutex::new(Outbox::new(Arc::clone(&socket))), socket, slots, limits, window, plane })
     }
 
     /// Appends a frame without a body, and sends it with whatever is pending. Needs no interpreter.
@@ -104,6 +107,17 @@ impl Link {
             py.detach(|| drop(self.outbox.lock()));
         }
     }
+}
+
+fn attach(plane: &message::Plane) -> io::Result<Arc<Attached>> {
+    let message::Plane { store, segment, entries, capacity, epoch_ns, pins, threshold } = plane;
+    Attached::open(&PlaneAt {
+        store: StoreId(*store),
+        segment: Path::new(segment),
+        pins: Path::new(pins),
+        layout: Layout { entries: *entries, capacity: *capacity, epoch_ns: *epoch_ns },
+        threshold: usize::try_from(*threshold).unwrap_or(usize::MAX),
+    })
 }
 
 /// Sends one frame on a socket that nobody else writes to.

@@ -10,6 +10,7 @@
 //!
 //! No lock of ours is held while Python's is asked for, so the two can be taken in the other order.
 
+mod asks;
 mod batch;
 mod bridge;
 mod call;
@@ -21,11 +22,13 @@ mod inbox;
 mod lane;
 mod link;
 mod outbox;
+mod places;
 mod reply;
 mod router;
 mod run;
 mod serial;
 mod session;
+mod share;
 mod table;
 mod task;
 mod threaded;

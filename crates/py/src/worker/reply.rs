@@ -3,11 +3,14 @@
 use anyserve_core::{Code, Error, Limits, Parameters};
 use anyserve_wire::{Frame, Kind, flags, message};
 use bytes::Bytes;
+use prost::Message;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use super::outbox::Outgoing;
+use super::session::Session;
+use super::share::{Shared, share};
 use crate::kserve::{
     Borrowed, InferOutput, Label, ModelInferRequest, ModelInferResponse, Payload, check_len, parameters_of,
 };
@@ -16,9 +19,12 @@ use crate::kserve::{
 pub(super) struct Encoded {
     meta: Bytes,
     pieces: Vec<Piece>,
+    /// Bytes of tensors that are in shared memory.
+    shared: usize,
 }
 
-enum Piece {
+/// The bytes of one tensor.
+pub(super) enum Piece {
     Bytes(Bytes),
     Borrowed(Borrowed),
 }
@@ -44,12 +50,16 @@ pub(super) fn response_of<'py>(
     Ok(convert.call1((value, request))?.cast_into::<ModelInferResponse>()?)
 }
 
-/// Checks a response and makes its metadata.
+/// Checks a response, puts its large tensors into the arena, and makes its metadata.
 ///
 /// # Errors
 /// `ValueError` or `TypeError`, which reach the caller as the handler's error: an output whose shape does not fit its
 /// bytes, that stands twice, or a response beyond the limits.
-pub(super) fn encode(response: &Bound<'_, ModelInferResponse>, limits: &Limits, compute_ns: u64) -> PyResult<Encoded> {
+pub(super) fn encode(
+    response: &Bound<'_, ModelInferResponse>,
+    session: &Session,
+    compute_ns: u64,
+) -> PyResult<Encoded> {
     let py = response.py();
     let response = response.borrow();
     let outputs = response.output_list(py);
@@ -69,9 +79,11 @@ pub(super) fn encode(response: &Bound<'_, ModelInferResponse>, limits: &Limits, 
         meta.outputs.push(tensor);
         pieces.push(piece);
     }
+    check_size(&meta, &pieces, &session.link.limits)?;
+    let Shared { inline, places, len } = share(py, session, pieces)?;
+    meta.places = places;
     let meta = Frame::with_meta(Kind::Done, 0, &meta).meta;
-    check_size(&meta, &pieces, limits)?;
-    Ok(Encoded { meta, pieces })
+    Ok(Encoded { meta, pieces: inline, shared: len })
 }
 
 fn encode_output(py: Python<'_>, output: &InferOutput) -> PyResult<(message::Tensor, Piece)> {
@@ -84,7 +96,7 @@ fn encode_output(py: Python<'_>, output: &InferOutput) -> PyResult<(message::Ten
         name: output.name.clone(),
         datatype: output.datatype.number(),
         shape: output.shape.clone(),
-        len: piece.as_slice().len() as u64,
+        len: piece.len() as u64,
         parameters: key_values(&output.given_parameters(py)?)?,
     };
     Ok((tensor, piece))
@@ -107,9 +119,14 @@ fn check_name(tensor: &message::Tensor, others: &[message::Tensor]) -> PyResult<
     Ok(())
 }
 
-fn check_size(meta: &Bytes, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
-    let body: usize = pieces.iter().map(|piece| piece.as_slice().len()).sum();
-    let (what, len, max) = match (meta.len(), body) {
+/// Longest encoding of a tensor's place, in bytes.
+const PLACE_LEN: usize = 64;
+
+fn check_size(meta: &message::Response, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
+    let body: usize = pieces.iter().map(|piece| piece.len()).sum();
+    // Places are added to it later, at most so many bytes for each tensor.
+    let meta_len = meta.encoded_len() + PLACE_LEN * pieces.len();
+    let (what, len, max) = match (meta_len, body) {
         (len, _) if len > limits.max_meta => ("metadata", len, limits.max_meta),
         (_, len) if len > limits.max_message => ("tensors", len, limits.max_message),
         _ => return Ok(()),
@@ -159,9 +176,10 @@ impl Reply {
         Outgoing::new(self.kind, self.flags, id, &self.encoded.meta, self.encoded.body())
     }
 
-    /// Bytes on the wire without the header.
+    /// Bytes on the wire without the header, and those in shared memory.
     pub(super) fn len(&self) -> usize {
-        self.encoded.meta.len() + self.encoded.pieces.iter().map(|piece| piece.as_slice().len()).sum::<usize>()
+        let Encoded { meta, pieces, shared } = &self.encoded;
+        meta.len() + shared + pieces.iter().map(|piece| piece.len()).sum::<usize>()
     }
 }
 
@@ -169,7 +187,7 @@ impl Reply {
 
 impl Encoded {
     fn bare(frame: Frame) -> Self {
-        Self { meta: frame.meta, pieces: Vec::new() }
+        Self { meta: frame.meta, pieces: Vec::new(), shared: 0 }
     }
 
     /// The bytes of every tensor, in order.
@@ -181,7 +199,11 @@ impl Encoded {
 // === impl Piece ===
 
 impl Piece {
-    fn as_slice(&self) -> &[u8] {
+    pub(super) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Borrowed(borrowed) => borrowed.as_slice(),

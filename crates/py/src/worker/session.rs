@@ -3,25 +3,31 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use anyserve_shm::SLOTS;
-use anyserve_wire::{Frame, Kind};
+use anyserve_core::Error;
+use anyserve_shm::{BlockId, Extent, SLOTS};
+use anyserve_wire::{Frame, Kind, message};
 use parking_lot::Mutex;
+use prost::Message;
 use pyo3::prelude::*;
 use rustix::net::RecvFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::asks::{Ask, Asks};
 use super::flow::{Flows, Room};
 use super::inbox::{Inbox, Order, Received, Violation, Work};
 use super::link::Link;
 use super::router::{Event, Router};
 use super::table::Row;
+use crate::kserve::errors_class;
 
 /// One worker's life with its runtime.
 pub(super) struct Session {
     pub(super) link: Link,
     pub(super) rows: Vec<Row>,
     pub(super) flows: Flows,
+    asks: Asks,
     inbox: Mutex<Inbox>,
     /// What waits for the one thread of a serial worker.
     queue: Mutex<VecDeque<Work>>,
@@ -38,10 +44,11 @@ impl Session {
     pub(super) fn new(link: Link, rows: Vec<Row>, router: Option<Router>) -> Self {
         let batches = rows.iter().map(|row| row.handler.max_batch_size).collect();
         Self {
-            inbox: Mutex::new(Inbox::new(link.limits, batches)),
+            inbox: Mutex::new(Inbox::new(link.limits, batches, link.plane.clone())),
             link,
             rows,
             flows: Flows::default(),
+            asks: Asks::default(),
             queue: Mutex::default(),
             router,
             draining: AtomicBool::new(false),
@@ -114,6 +121,60 @@ impl Session {
         Ok(self.flows.room(id))
     }
 
+    /// Asks the runtime and waits for its answer, with the interpreter's lock released.
+    ///
+    /// # Errors
+    /// What a signal raises, and `Unavailable` if the runtime has gone.
+    pub(super) fn ask(&self, py: Python<'_>, kind: Kind, meta: &impl Message) -> PyResult<message::View> {
+        let ask = self.asks.begin();
+        py.detach(|| {
+            self.link.send_detached(&Frame::with_meta(kind, ask.id, meta));
+            self.listen(&ask);
+        });
+        loop {
+            if let Some(view) = ask.take() {
+                return Ok(view);
+            }
+            if self.has_ended() {
+                return Err(errors_class(py, "Unavailable")
+                    .map_or_else(|error| error, |class| PyErr::from_type(class, ("the replica's runtime has gone",))));
+            }
+            py.check_signals()?;
+            py.detach(|| self.listen(&ask));
+        }
+    }
+
+    /// A block of the arena to write to; the runtime's reason if there is none.
+    pub(super) fn room(&self, py: Python<'_>, len: u64) -> PyResult<Result<Extent, Error>> {
+        let view = self.ask(py, Kind::Put, &message::Put { len, ahead: false })?;
+        Ok(match view.failed {
+            Some(failed) => Err(failed.into()),
+            None => room_of(&view).ok_or_else(|| Error::internal("the runtime granted no block")),
+        })
+    }
+
+    /// Waits for some bytes, or for an answer that another thread reads.
+    fn listen(&self, ask: &Ask<'_>) {
+        match self.inbox.try_lock() {
+            Some(mut inbox) if self.router.is_none() => {
+                // Whoever read before may have read this answer, and nobody would send another byte.
+                if !ask.is_answered() {
+                    self.receive_into(&mut inbox, RecvFlags::empty());
+                }
+            }
+            _ => ask.wait(PATIENCE),
+        }
+    }
+
+    fn answered(&self, id: u64, view: message::View) {
+        let unclaimed = self.asks.answer(id, view);
+        if let Some(room) = unclaimed.as_ref().and_then(room_of) {
+            let BlockId { index, generation } = room.block;
+            let release = message::Release { block: Some(message::Block { index, generation }), ..Default::default() };
+            self.link.send_detached(&Frame::with_meta(Kind::Release, 0, &release));
+        }
+    }
+
     fn receive_into(&self, inbox: &mut Inbox, flags: RecvFlags) -> Received {
         let received = inbox.receive(&self.link.socket, flags);
         match received {
@@ -143,6 +204,7 @@ impl Session {
                     self.router.iter().for_each(|router| router.push(Event::Room(id)));
                 }
             }
+            Order::View(id, view) => self.answered(id, view),
             Order::Drain => self.drain(),
             Order::Ping(id) => self.link.send_detached(&Frame::bare(Kind::Pong, id)),
         }
@@ -170,6 +232,16 @@ impl Session {
     fn wake(&self) {
         self.router.iter().for_each(Router::wake);
     }
+}
+
+/// How long a thread waits for another one to read its answer, before it looks whether it has to read itself.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// The block that was granted, if one was.
+fn room_of(view: &message::View) -> Option<Extent> {
+    let message::ObjectId { index, generation, .. } = view.object?;
+    let block = BlockId { index, generation };
+    (view.len > 0).then_some(Extent { block, start: view.offset, len: view.len })
 }
 
 /// Ends the process: what the runtime sends cannot be understood any more.
