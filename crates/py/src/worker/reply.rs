@@ -123,7 +123,7 @@ fn check_name(tensor: &message::Tensor, others: &[message::Tensor]) -> PyResult<
 const PLACE_LEN: usize = 64;
 
 fn check_size(meta: &message::Response, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
-    let body: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let body: usize = pieces.iter().map(Piece::len).sum();
     // Places are added to it later, at most so many bytes for each tensor.
     let meta_len = meta.encoded_len() + PLACE_LEN * pieces.len();
     let (what, len, max) = match (meta_len, body) {
@@ -179,7 +179,7 @@ impl Reply {
     /// Bytes on the wire without the header, and those in shared memory.
     pub(super) fn len(&self) -> usize {
         let Encoded { meta, pieces, shared } = &self.encoded;
-        meta.len() + shared + pieces.iter().map(|piece| piece.len()).sum::<usize>()
+        meta.len() + shared + pieces.iter().map(Piece::len).sum::<usize>()
     }
 }
 

@@ -22,11 +22,11 @@ pub(super) struct Shared {
 /// A piece that lies in the arena, such as an input that is returned, is not copied; its block gets one pin more, which
 /// the runtime gives back.
 pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> PyResult<Shared> {
-    let mut shared = Shared { inline: Vec::new(), places: Vec::new(), len: 0 };
+    let mut on_way = Shared { inline: Vec::new(), places: Vec::new(), len: 0 };
     let threshold = session.link.plane.as_ref().map_or(usize::MAX, |plane| plane.threshold().max(1));
     let (Some(plane), true) = (&session.link.plane, pieces.iter().any(|piece| piece.len() >= threshold)) else {
-        shared.inline = pieces;
-        return Ok(shared);
+        on_way.inline = pieces;
+        return Ok(on_way);
     };
     let ways: Vec<_> = pieces.iter().map(|piece| Way::of(plane, piece, threshold)).collect();
     let moving = pieces.iter().zip(&ways).filter(|(_, way)| matches!(way, Way::Moves)).map(|(piece, _)| piece.len());
@@ -43,12 +43,12 @@ pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> Py
             (Way::Socket, _) | (Way::Moves, None) => None,
         };
         match place {
-            Some((block, offset)) => shared.add(number, block, offset, piece.len()),
-            None => shared.inline.push(piece),
+            Some((block, offset)) => on_way.add(number, block, offset, piece.len()),
+            None => on_way.inline.push(piece),
         }
     }
-    shared.hand_over(plane, room.map(|room| room.block));
-    Ok(shared)
+    on_way.hand_over(plane, room.map(|room| room.block));
+    Ok(on_way)
 }
 
 /// How a piece gets to the runtime.
