@@ -24,11 +24,11 @@ pub(super) struct Shared {
 pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> PyResult<Shared> {
     let mut on_way = Shared { inline: Vec::new(), places: Vec::new(), len: 0 };
     let threshold = session.link.plane.as_ref().map_or(usize::MAX, |plane| plane.threshold().max(1));
-    let (Some(plane), true) = (&session.link.plane, pieces.iter().any(|piece| piece.len() >= threshold)) else {
+    let (Some(arena), true) = (&session.link.plane, pieces.iter().any(|piece| piece.len() >= threshold)) else {
         on_way.inline = pieces;
         return Ok(on_way);
     };
-    let ways: Vec<_> = pieces.iter().map(|piece| Way::of(plane, piece, threshold)).collect();
+    let ways: Vec<_> = pieces.iter().map(|piece| Way::of(arena, piece, threshold)).collect();
     let moving = pieces.iter().zip(&ways).filter(|(_, way)| matches!(way, Way::Moves)).map(|(piece, _)| piece.len());
     let room = room_for(py, session, moving)?;
     let mut next = 0;
@@ -38,7 +38,7 @@ pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> Py
             (Way::Moves, Some(room)) => {
                 let offset = next;
                 next += (piece.len() as u64).next_multiple_of(ALIGNMENT);
-                write(py, plane, room, offset, piece.as_slice()).then_some((room.block, offset))
+                write(py, arena, room, offset, piece.as_slice()).then_some((room.block, offset))
             }
             (Way::Socket, _) | (Way::Moves, None) => None,
         };
@@ -47,7 +47,7 @@ pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> Py
             None => on_way.inline.push(piece),
         }
     }
-    on_way.hand_over(plane, room.map(|room| room.block));
+    on_way.hand_over(arena, room.map(|room| room.block));
     Ok(on_way)
 }
 
