@@ -336,8 +336,9 @@ impl Table {
     /// The block that holds this byte of the arena, if this process may read it.
     pub fn containing(&self, offset: u64) -> Option<Extent> {
         let (_, &index) = self.by_start.range(..=offset).next_back()?;
-        let extent = self.entry(index).extent(index);
-        (offset < extent.start + extent.len.max(1)).then_some(extent)
+        let entry = self.entry(index);
+        let inside = offset < entry.start + entry.len.max(1);
+        (inside && (entry.is_readable() || entry.holds > 0)).then(|| entry.extent(index))
     }
 
     /// What the table holds.
