@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::alloc::Allocator;
+use crate::alloc::{Allocator, rounded};
 use crate::entry::{Entry, Object, State};
 use crate::{BlockId, Extent, Lease, Owner, Writer};
 
@@ -99,6 +99,7 @@ pub struct Table {
     /// Objects that may be evicted, by when they were last used as far as it is known here.
     evictable: BTreeSet<(u32, u32)>,
     withdrawn: VecDeque<u32>,
+    /// What blocks of ingress take.
     ingress: u64,
     objects: u64,
     tensors: u64,
@@ -147,7 +148,7 @@ impl Table {
     /// [`TableError::Full`] or [`TableError::Crowded`]; nothing has happened then.
     pub fn grant(&mut self, len: u64, writer: Writer, generation: u64) -> Result<Extent, TableError> {
         let ingress = writer == Writer::Ingress;
-        if ingress && self.ingress.saturating_add(len) > self.allocator.capacity() / 2 {
+        if ingress && self.ingress.saturating_add(taken(len)) > self.allocator.capacity() / 2 {
             return Err(self.full(len));
         }
         let index = self.vacant.last().copied().or_else(|| self.next_index());
@@ -157,7 +158,7 @@ impl Table {
         let extent = entry.extent(index);
         self.put(index, entry);
         self.by_start.insert(start, index);
-        self.ingress += if ingress { len } else { 0 };
+        self.ingress += if ingress { taken(len) } else { 0 };
         Ok(extent)
     }
 
@@ -400,7 +401,7 @@ impl Table {
         }
         let (start, ingress) = (self.entry(index).start, self.entry(index).ingress);
         self.allocator.shrink(start, room, len);
-        self.ingress -= if ingress { room - len } else { 0 };
+        self.ingress -= if ingress { taken(room) - taken(len) } else { 0 };
         self.entry_mut(index).len = len;
         Ok(())
     }
@@ -451,7 +452,7 @@ impl Table {
         let Entry { start, len, ingress, .. } = *entry;
         self.by_start.remove(&start);
         self.allocator.release(start, len);
-        self.ingress -= if ingress { len } else { 0 };
+        self.ingress -= if ingress { taken(len) } else { 0 };
         self.vacant.push(index);
     }
 
@@ -471,6 +472,11 @@ impl Table {
 
 /// One step of the table's count of time.
 pub(crate) const TICK: Duration = Duration::from_millis(62);
+
+/// What a block of `len` bytes takes of the arena.
+fn taken(len: u64) -> u64 {
+    rounded(len).unwrap_or(u64::MAX)
+}
 
 fn place(index: u32) -> usize {
     usize::try_from(index).expect("an index fits in a usize")
