@@ -312,13 +312,16 @@ impl Table {
     /// none.
     pub fn evict(&mut self, pins: &impl Pins) -> bool {
         let mut busy = Vec::new();
+        // Uses are what workers say. One that says another at every look gets no more looks than there are objects.
+        let mut looks = self.evictable.len();
         let found = loop {
             let Some((queued, index)) = self.evictable.pop_first() else { break None };
             let entry = self.entry(index);
             let used = pins.last_used(index).map_or(entry.used, |used| used.max(entry.used));
             if entry.holds > 0 || pins.is_pinned(index) {
                 busy.push((used, index));
-            } else if used > queued {
+            } else if used > queued && looks > 0 {
+                looks -= 1;
                 // It was used since it was queued: its turn is later.
                 self.requeue(used, index);
             } else {
