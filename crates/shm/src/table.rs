@@ -186,7 +186,7 @@ impl Table {
         if let Some(key) = &lease.key {
             let older = self.keys.insert(key.clone(), index);
             if let Some(older) = older {
-                self.lose_key(older, now);
+                self.lose_key(older);
             }
         }
         self.expiries.insert((expires, index));
@@ -409,14 +409,13 @@ impl Table {
         Ok(())
     }
 
-    fn lose_key(&mut self, index: u32, now: Instant) {
-        let stamp = self.stamp(now);
+    fn lose_key(&mut self, index: u32) {
+        let used = self.entry(index).used;
         let State::Object(object) = &mut self.entry_mut(index).state else { return };
         object.lease.key = None;
         object.lease.cacheable = true;
         if object.queued.is_none() {
-            object.queued = Some(stamp);
-            self.evictable.insert((stamp, index));
+            self.requeue(used, index);
         }
     }
 
