@@ -13,6 +13,7 @@ use anyserve_shm::{ALIGNMENT, Allocator};
 use mix::{Mix, replay};
 use naive::Naive;
 use proptest::prelude::*;
+use proptest::test_runner::RngAlgorithm;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -80,7 +81,12 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn it_takes_and_gives_as_a_naive_allocator_does(
