@@ -148,7 +148,7 @@ impl Table {
     /// [`TableError::Full`] or [`TableError::Crowded`]; nothing has happened then.
     pub fn grant(&mut self, len: u64, writer: Writer, generation: u64) -> Result<Extent, TableError> {
         let ingress = writer == Writer::Ingress;
-        if ingress && self.ingress.saturating_add(taken(len)) > self.allocator.capacity() / 2 {
+        if !self.may_have(len, writer) {
             return Err(self.full(len));
         }
         let index = self.vacant.last().copied().or_else(|| self.next_index());
@@ -160,6 +160,15 @@ impl Table {
         self.by_start.insert(start, index);
         self.ingress += if ingress { taken(len) } else { 0 };
         Ok(extent)
+    }
+
+    /// Whether a writer may have a block of `len` bytes at all, if there is room for it. Where not, nothing need be evicted.
+    pub fn may_have(&self, len: u64, writer: Writer) -> bool {
+        let (already, most) = match writer {
+            Writer::Ingress => (self.ingress, self.allocator.capacity() / 2),
+            Writer::Runtime | Writer::Worker(_) => (0, self.allocator.capacity()),
+        };
+        already.saturating_add(taken(len)) <= most
     }
 
     /// Whether so much is free that a block may be granted ahead of its use.
@@ -369,7 +378,7 @@ impl Table {
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
-    fn full(&self, len: u64) -> TableError {
+    pub(crate) fn full(&self, len: u64) -> TableError {
         TableError::Full {
             len,
             free: self.allocator.free(),

@@ -50,6 +50,9 @@ impl Model {
     pub(crate) fn refusal(&self, len: u64, writer: Writer) -> Option<TableError> {
         let Usage { used, longest_free: longest, capacity, .. } = self.usage();
         let full = Some(TableError::Full { len, free: capacity - used, longest, capacity });
+        if taken(len) > capacity {
+            return full;
+        }
         if writer == Writer::Ingress && self.ingress().saturating_add(taken(len)) > capacity / 2 {
             return full;
         }
