@@ -18,8 +18,8 @@ pub struct Allocator {
     by_len: BTreeSet<(u64, u64)>,
 }
 
-/// What `len` bytes take.
-fn rounded(len: u64) -> Option<u64> {
+/// What `len` bytes take; `None` for more than can be counted.
+pub(crate) fn rounded(len: u64) -> Option<u64> {
     len.max(1).checked_next_multiple_of(ALIGNMENT)
 }
 

@@ -197,12 +197,12 @@ impl Plane {
         self.inner.event(|state, now| {
             state.table.sweep(&state.workers, SWEEP);
             if ahead && !state.table.has_plenty(len) {
-                return Err(TableError::Full { len, free: 0, longest: 0, capacity: self.inner.layout.capacity }.into());
+                return Err(state.table.full(len).into());
             }
             loop {
                 match state.table.grant(len, writer, generation) {
                     Ok(extent) => return self.inner.back(state, extent, writer),
-                    Err(full) if ahead || !self.inner.make_room(state, now) => return Err(full.into()),
+                    Err(full) if ahead || !self.inner.make_room(state, (len, writer), now) => return Err(full.into()),
                     Err(_) => {}
                 }
             }
@@ -409,8 +409,9 @@ impl Inner {
         }
     }
 
-    /// Makes something free that was not. False if there is nothing.
-    fn make_room(&self, state: &mut State, now: Instant) -> bool {
+    /// Makes something free that was not, for a writer who wants `len` bytes. False if there is nothing, or if it would not
+    /// help.
+    fn make_room(&self, state: &mut State, (len, writer): (u64, Writer), now: Instant) -> bool {
         let before = state.table.usage().used;
         state.table.expire(now);
         self.carry_out(state, now);
@@ -418,7 +419,7 @@ impl Inner {
         if state.table.usage().used < before {
             return true;
         }
-        let evicted = state.table.evict(&state.workers);
+        let evicted = state.table.may_have(len, writer) && state.table.evict(&state.workers);
         self.carry_out(state, now);
         state.table.sweep(&state.workers, usize::MAX);
         evicted

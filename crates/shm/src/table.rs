@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::alloc::Allocator;
+use crate::alloc::{Allocator, rounded};
 use crate::entry::{Entry, Object, State};
 use crate::{BlockId, Extent, Lease, Owner, Writer};
 
@@ -99,6 +99,7 @@ pub struct Table {
     /// Objects that may be evicted, by when they were last used as far as it is known here.
     evictable: BTreeSet<(u32, u32)>,
     withdrawn: VecDeque<u32>,
+    /// What blocks of ingress take.
     ingress: u64,
     objects: u64,
     tensors: u64,
@@ -147,7 +148,7 @@ impl Table {
     /// [`TableError::Full`] or [`TableError::Crowded`]; nothing has happened then.
     pub fn grant(&mut self, len: u64, writer: Writer, generation: u64) -> Result<Extent, TableError> {
         let ingress = writer == Writer::Ingress;
-        if ingress && self.ingress.saturating_add(len) > self.allocator.capacity() / 2 {
+        if !self.may_have(len, writer) {
             return Err(self.full(len));
         }
         let index = self.vacant.last().copied().or_else(|| self.next_index());
@@ -157,8 +158,17 @@ impl Table {
         let extent = entry.extent(index);
         self.put(index, entry);
         self.by_start.insert(start, index);
-        self.ingress += if ingress { len } else { 0 };
+        self.ingress += if ingress { taken(len) } else { 0 };
         Ok(extent)
+    }
+
+    /// Whether a writer may have a block of `len` bytes at all, if there is room for it. Where not, nothing need be evicted.
+    pub fn may_have(&self, len: u64, writer: Writer) -> bool {
+        let (already, most) = match writer {
+            Writer::Ingress => (self.ingress, self.allocator.capacity() / 2),
+            Writer::Runtime | Writer::Worker(_) => (0, self.allocator.capacity()),
+        };
+        already.saturating_add(taken(len)) <= most
     }
 
     /// Whether so much is free that a block may be granted ahead of its use.
@@ -185,7 +195,7 @@ impl Table {
         if let Some(key) = &lease.key {
             let older = self.keys.insert(key.clone(), index);
             if let Some(older) = older {
-                self.lose_key(older, now);
+                self.lose_key(older);
             }
         }
         self.expiries.insert((expires, index));
@@ -322,13 +332,16 @@ impl Table {
     /// none.
     pub fn evict(&mut self, pins: &impl Pins) -> bool {
         let mut busy = Vec::new();
+        // Uses are what workers say. One that says another at every look gets no more looks than there are objects.
+        let mut looks = self.evictable.len();
         let found = loop {
             let Some((queued, index)) = self.evictable.pop_first() else { break None };
             let entry = self.entry(index);
             let used = pins.last_used(index).map_or(entry.used, |used| used.max(entry.used));
             if entry.holds > 0 || pins.is_pinned(index) {
                 busy.push((used, index));
-            } else if used > queued {
+            } else if used > queued && looks > 0 {
+                looks -= 1;
                 // It was used since it was queued: its turn is later.
                 self.requeue(used, index);
             } else {
@@ -347,8 +360,9 @@ impl Table {
     /// The block that holds this byte of the arena, if this process may read it.
     pub fn containing(&self, offset: u64) -> Option<Extent> {
         let (_, &index) = self.by_start.range(..=offset).next_back()?;
-        let extent = self.entry(index).extent(index);
-        (offset < extent.start + extent.len.max(1)).then_some(extent)
+        let entry = self.entry(index);
+        let inside = offset < entry.start + entry.len.max(1);
+        (inside && (entry.is_readable() || entry.holds > 0)).then(|| entry.extent(index))
     }
 
     /// What the table holds.
@@ -375,7 +389,7 @@ impl Table {
         u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
-    fn full(&self, len: u64) -> TableError {
+    pub(crate) fn full(&self, len: u64) -> TableError {
         TableError::Full {
             len,
             free: self.allocator.free(),
@@ -411,19 +425,18 @@ impl Table {
         }
         let (start, ingress) = (self.entry(index).start, self.entry(index).ingress);
         self.allocator.shrink(start, room, len);
-        self.ingress -= if ingress { room - len } else { 0 };
+        self.ingress -= if ingress { taken(room) - taken(len) } else { 0 };
         self.entry_mut(index).len = len;
         Ok(())
     }
 
-    fn lose_key(&mut self, index: u32, now: Instant) {
-        let stamp = self.stamp(now);
+    fn lose_key(&mut self, index: u32) {
+        let used = self.entry(index).used;
         let State::Object(object) = &mut self.entry_mut(index).state else { return };
         object.lease.key = None;
         object.lease.cacheable = true;
         if object.queued.is_none() {
-            object.queued = Some(stamp);
-            self.evictable.insert((stamp, index));
+            self.requeue(used, index);
         }
     }
 
@@ -462,7 +475,7 @@ impl Table {
         let Entry { start, len, ingress, .. } = *entry;
         self.by_start.remove(&start);
         self.allocator.release(start, len);
-        self.ingress -= if ingress { len } else { 0 };
+        self.ingress -= if ingress { taken(len) } else { 0 };
         self.vacant.push(index);
     }
 
@@ -482,6 +495,11 @@ impl Table {
 
 /// One step of the table's count of time.
 pub(crate) const TICK: Duration = Duration::from_millis(62);
+
+/// What a block of `len` bytes takes of the arena.
+fn taken(len: u64) -> u64 {
+    rounded(len).unwrap_or(u64::MAX)
+}
 
 fn place(index: u32) -> usize {
     usize::try_from(index).expect("an index fits in a usize")
