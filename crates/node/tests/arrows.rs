@@ -12,10 +12,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("shm", &["core"]),
     ("proto", &[]),
     ("worker", &["sched", "wire", "shm", "core"]),
-    ("server", &["proto", "core"]),
+    ("server", &["proto", "shm", "core"]),
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
-    ("node", &["server", "worker", "core"]),
+    ("node", &["server", "worker", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];
