@@ -1,9 +1,11 @@
 //! What can be set about the ingress.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_core::Limits;
+use anyserve_shm::Regions;
 
 use crate::AdminToken;
 
@@ -18,6 +20,8 @@ pub struct ServerConfig {
     pub version: String,
     /// Protocol extensions that `ServerMetadata` tells.
     pub extensions: Vec<String>,
+    /// Memory that clients on this machine share, if they may: `ServerMetadata` tells the extension then.
+    pub regions: Option<Arc<Regions>>,
     /// TLS, if connections are to be encrypted.
     pub tls: Option<TlsFiles>,
     /// Who knows it may administrate. Without one, whoever is on this machine may.
@@ -60,6 +64,7 @@ impl Default for ServerConfig {
             server_id: "anyserve".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            regions: None,
             tls: None,
             admin_token: None,
             grace: Duration::from_secs(30),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyserve_core::{Catalog, Error, Limits};
+use anyserve_shm::Regions;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -32,6 +33,8 @@ pub(crate) struct App<S> {
     pub(crate) max_stream_requests: usize,
     /// Memory of request messages.
     pub(crate) budget: Budget,
+    /// Memory that clients share, if they may.
+    pub(crate) regions: Option<Arc<Regions>>,
     /// What is counted.
     pub(crate) metrics: Metrics,
     /// Cancelled once this server leaves.
@@ -51,6 +54,7 @@ impl<S: Upstream> App<S> {
             limits: config.limits,
             max_stream_requests: config.max_stream_requests.max(1),
             budget: Budget::new(config.max_buffered),
+            regions: config.regions.clone(),
             metrics: Metrics::new(),
             leaving: leaving.clone(),
             admin_token: config.admin_token.clone(),

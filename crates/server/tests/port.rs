@@ -330,7 +330,7 @@ async fn files_that_make_no_tls_are_named() {
     let swapped = TlsFiles { certificate: files.key.clone(), ..files };
     for (files, name) in [(missing, "nowhere.pem"), (swapped, "key.pem")] {
         let config = ServerConfig { tls: Some(files), ..ServerConfig::default() };
-        let error = Server::try_new(&config, Fake::new()).err().expect("an error");
+        let error = Server::try_new(&config, Fake::new(None)).err().expect("an error");
         assert!(matches!(error, TlsError::File { .. }) && error.to_string().contains(name), "{error}");
     }
 }

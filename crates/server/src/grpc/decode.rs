@@ -8,6 +8,8 @@ use bytes::Bytes;
 use super::metadata::Metadata;
 use super::parameters::{self, Decoded};
 use super::raw::{self, Named};
+use super::shared::{SharedOutput, Sharing, is_shared};
+use crate::budget::Charge;
 
 /// Asks for an empty response at the end of the responses.
 const FINAL_WANTED: &str = "triton_enable_empty_final_response";
@@ -19,25 +21,31 @@ pub(super) struct Decode {
     pub(super) request: Request,
     /// Whether the end of the responses is to be told.
     pub(super) wants_final: bool,
+    /// Outputs that go to shared memory; the request has them as destinations.
+    pub(super) shared: Vec<SharedOutput>,
+    /// Memory that copies of inputs take. Keep it as long as they live.
+    pub(super) charge: Option<Charge>,
 }
 
 /// Checks a request and turns it into the runtime's.
 ///
 /// # Errors
 /// `INVALID_INPUT` that names the tensor or parameter, the model and, where there are some, both numbers;
-/// `UNSUPPORTED` for tensors in shared memory and for classification.
+/// `UNSUPPORTED` for classification and, where clients cannot share memory, for tensors in it; `NOT_FOUND` for an unknown
+/// region of it.
 pub(super) fn decode(
     message: ModelInferRequest,
     metadata: &Metadata,
     expects: Expects,
     limits: &Limits,
+    mut sharing: Sharing<'_>,
 ) -> Result<Decode, Error> {
     let ModelInferRequest { model_name: model, model_version: version, id, .. } = message;
     let wants_final = wants_final(&message.parameters);
     let parameters = request_parameters(message.parameters, &model)?;
     let query = query(metadata, &parameters, &model)?;
-    let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits)?;
-    let outputs = outputs(message.outputs, &model, limits)?;
+    let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits, &mut sharing)?;
+    let (outputs, shared) = outputs(message.outputs, &model, limits, &sharing)?;
     let (headers, deadline) = (metadata.headers.clone(), metadata.deadline);
     let request = Request {
         id,
@@ -46,13 +54,13 @@ pub(super) fn decode(
         query,
         inputs,
         outputs,
-        destinations: Vec::new(),
+        destinations: shared.iter().map(SharedOutput::destination).collect(),
         parameters,
         headers,
         deadline,
         expects,
     };
-    Ok(Decode { request, wants_final })
+    Ok(Decode { request, wants_final, shared, charge: sharing.charge })
 }
 
 fn wants_final(parameters: &Decoded) -> bool {
@@ -84,13 +92,30 @@ fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Qu
     }
 }
 
-fn inputs(inputs: Vec<InferInputTensor>, raws: Vec<Bytes>, model: &str, limits: &Limits) -> Result<Vec<Tensor>, Error> {
+fn inputs(
+    inputs: Vec<InferInputTensor>,
+    raws: Vec<Bytes>,
+    model: &str,
+    limits: &Limits,
+    sharing: &mut Sharing<'_>,
+) -> Result<Vec<Tensor>, Error> {
     at_most(inputs.len(), limits.max_tensors, "inputs", model)?;
-    if raws.is_empty() {
-        return inputs.into_iter().map(|input| typed_input(input, model, limits)).collect();
+    let typed = raws.is_empty();
+    if !typed {
+        check_raw_count(&inputs, raws.len(), model)?;
     }
-    check_raw_count(&inputs, raws.len(), model)?;
-    inputs.into_iter().zip(raws).map(|(input, data)| raw_input(input, data, model, limits)).collect()
+    let mut raws = raws.into_iter();
+    let read = inputs.into_iter().map(|input| {
+        if is_shared(&input.parameters) {
+            shared_input(input, model, limits, sharing)
+        } else if typed {
+            typed_input(input, model, limits)
+        } else {
+            // There is one for each such input: they were counted.
+            raw_input(input, raws.next().unwrap_or_default(), model, limits)
+        }
+    });
+    read.collect()
 }
 
 fn check_raw_count(inputs: &[InferInputTensor], got: usize, model: &str) -> Result<(), Error> {
@@ -98,12 +123,15 @@ fn check_raw_count(inputs: &[InferInputTensor], got: usize, model: &str) -> Resu
         let message = "contents field must not be specified when using raw_input_contents for";
         return Err(Error::invalid(format!("{message} '{}' for model '{model}'", input.name)));
     }
-    let expected = inputs.len();
+    let mut in_message = inputs.iter().filter(|input| !is_shared(&input.parameters));
+    let expected = in_message.clone().count();
     if got == expected {
         return Ok(());
     }
-    let message = format!("expected {expected} entries of raw_input_contents for model '{model}', one per input");
-    let odd = inputs.get(got).map(|input| format!(": none for input '{}'", input.name));
+    let which = if expected == inputs.len() { "" } else { " that is not in shared memory" };
+    let message =
+        format!("expected {expected} entries of raw_input_contents for model '{model}', one per input{which}");
+    let odd = in_message.nth(got).map(|input| format!(": none for input '{}'", input.name));
     Err(Error::invalid(format!("{message}, but got {got}{}", odd.unwrap_or_default())))
 }
 
@@ -121,15 +149,30 @@ fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits) -> Res
     tensor(input, datatype, data, model)
 }
 
+fn shared_input(
+    mut input: InferInputTensor,
+    model: &str,
+    limits: &Limits,
+    sharing: &mut Sharing<'_>,
+) -> Result<Tensor, Error> {
+    let mut parameters = std::mem::take(&mut input.parameters);
+    let (named, datatype) = head(&input, model, limits)?;
+    if input.contents.is_some() {
+        return Err(Error::invalid(format!(
+            "contents field must not be specified when using shared memory for {named}"
+        )));
+    }
+    let data = sharing.input(named, datatype, &mut parameters)?;
+    raw::check(named, datatype, &input.shape, &data)?;
+    input.parameters = parameters;
+    tensor(input, datatype, data, model)
+}
+
 fn head<'a>(input: &'a InferInputTensor, model: &'a str, limits: &Limits) -> Result<(Named<'a>, Datatype), Error> {
     let named = Named { input: &input.name, model };
     if input.shape.len() > limits.max_rank {
         let (rank, max) = (input.shape.len(), limits.max_rank);
         return Err(Error::invalid(format!("{named} has {rank} dimensions, the limit is {max}")));
-    }
-    if input.parameters.contains_key("shared_memory_region") {
-        let message = format!("{named} is in shared memory, which this server does not take");
-        return Err(Error::new(Code::Unsupported, message));
     }
     let datatype = Datatype::from_name(&input.datatype);
     let unknown = || Error::invalid(format!("{named} has datatype '{}', which there is not", input.datatype));
@@ -142,22 +185,29 @@ fn tensor(input: InferInputTensor, datatype: Datatype, data: Bytes, model: &str)
     Ok(Tensor { name, datatype, shape, data, parameters })
 }
 
-fn outputs(wanted: Vec<InferRequestedOutputTensor>, model: &str, limits: &Limits) -> Result<Vec<String>, Error> {
+/// Names of the wanted outputs, and those of them that go to shared memory.
+fn outputs(
+    wanted: Vec<InferRequestedOutputTensor>,
+    model: &str,
+    limits: &Limits,
+    sharing: &Sharing<'_>,
+) -> Result<(Vec<String>, Vec<SharedOutput>), Error> {
     at_most(wanted.len(), limits.max_tensors, "outputs", model)?;
-    let mut names = Vec::with_capacity(wanted.len());
-    for output in wanted {
-        for (parameter, what) in [("shared_memory_region", "in shared memory"), ("classification", "as classes")] {
-            if output.parameters.contains_key(parameter) {
-                let message = format!("output '{}' for model '{model}' is wanted {what}", output.name);
-                return Err(Error::new(Code::Unsupported, format!("{message}, which this server does not do")));
-            }
+    let (mut names, mut shared) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for mut output in wanted {
+        if output.parameters.contains_key("classification") {
+            let message = format!("output '{}' for model '{model}' is wanted as classes", output.name);
+            return Err(Error::new(Code::Unsupported, format!("{message}, which this server does not do")));
         }
         if names.contains(&output.name) {
             return Err(Error::invalid(format!("output '{}' is requested twice for model '{model}'", output.name)));
         }
+        if is_shared(&output.parameters) {
+            shared.push(sharing.output(&output.name, model, &mut output.parameters)?);
+        }
         names.push(output.name);
     }
-    Ok(names)
+    Ok((names, shared))
 }
 
 fn at_most(got: usize, max: usize, what: &str, model: &str) -> Result<(), Error> {
@@ -170,6 +220,7 @@ fn at_most(got: usize, max: usize, what: &str, model: &str) -> Result<(), Error>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Budget;
     use anyserve_proto::inference::infer_parameter::ParameterChoice;
     use anyserve_proto::inference::{InferParameter, InferTensorContents};
     use proptest::prelude::*;
@@ -183,9 +234,13 @@ mod tests {
         ModelInferRequest { model_name: "m".into(), inputs, raw_input_contents, ..Default::default() }
     }
 
+    fn sharing(budget: &Budget) -> Sharing<'_> {
+        Sharing { regions: None, budget, max_copy: 0, charge: None }
+    }
+
     fn read(message: ModelInferRequest) -> Result<Request, Error> {
         let limits = Limits { max_rank: 3, max_tensors: 2, ..Limits::default() };
-        decode(message, &Metadata::default(), Expects::One, &limits).map(|read| read.request)
+        decode(message, &Metadata::default(), Expects::One, &limits, sharing(&Budget::new(0))).map(|read| read.request)
     }
 
     fn refusal(message: ModelInferRequest) -> String {
@@ -228,13 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn shared_memory_and_classes_are_not_offered() {
-        let parameter = || [("shared_memory_region".to_owned(), InferParameter::default())].into();
-        let shared = InferInputTensor { parameters: parameter(), ..input("x", "UINT8", &[1]) };
-        assert_eq!(read(message(vec![shared], &[])).unwrap_err().code, Code::Unsupported);
-        let output = InferRequestedOutputTensor { name: "y".into(), parameters: parameter() };
-        let wants = ModelInferRequest { outputs: vec![output], ..message(vec![], &[]) };
-        assert_eq!(read(wants).unwrap_err().code, Code::Unsupported);
+    fn classes_are_not_offered_and_shared_memory_only_where_it_is_on() {
+        let parameter = |name: &str| [(name.to_owned(), InferParameter::default())].into();
+        let output = |name| InferRequestedOutputTensor { name: "y".into(), parameters: parameter(name) };
+        let wants = |name| ModelInferRequest { outputs: vec![output(name)], ..message(vec![], &[]) };
+        assert_eq!(read(wants("classification")).unwrap_err().code, Code::Unsupported);
+        let shared = InferInputTensor { parameters: parameter("shared_memory_region"), ..input("x", "UINT8", &[1]) };
+        for asks in [wants("shared_memory_region"), message(vec![shared], &[])] {
+            let error = read(asks).unwrap_err();
+            assert_eq!(error.code, Code::Unsupported);
+            assert!(error.message.contains("start the replica with --client-shm"), "{error}");
+        }
     }
 
     #[test]
@@ -242,7 +301,8 @@ mod tests {
         for (choice, wanted) in [(ParameterChoice::BoolParam(true), true), (ParameterChoice::Int64Param(1), false)] {
             let mut asks = message(vec![], &[]);
             asks.parameters.insert(FINAL_WANTED.into(), InferParameter { parameter_choice: Some(choice) });
-            let read = decode(asks, &Metadata::default(), Expects::Many, &Limits::default()).unwrap();
+            let read = decode(asks, &Metadata::default(), Expects::Many, &Limits::default(), sharing(&Budget::new(0)))
+                .unwrap();
             assert_eq!((read.wants_final, read.request.parameters.len()), (wanted, 0));
         }
     }

@@ -1,15 +1,19 @@
 //! Everything of KServe that is not inference: what there is, whether it is ready, how it is configured, what has been
 //! counted.
 
+use std::sync::Arc;
+
 use anyserve_core::{Code, Error};
 use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 #[allow(clippy::wildcard_imports)] // Forty messages, each named once below.
 use anyserve_proto::inference::*;
+use anyserve_shm::Regions;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::describe;
 use super::models::{self, Model};
+use super::regions;
 use super::settings::{LogSettings, TraceSettings};
 use super::status::status;
 use crate::{ServerConfig, Upstream};
@@ -19,6 +23,7 @@ pub(super) struct Meta<S> {
     upstream: S,
     leaving: CancellationToken,
     server: ServerMetadataResponse,
+    regions: Option<Arc<Regions>>,
     traces: TraceSettings,
     logs: LogSettings,
 }
@@ -29,16 +34,20 @@ type Answer<T> = Result<Response<T>, Status>;
 
 impl<S: Upstream> Meta<S> {
     pub(super) fn new(config: &ServerConfig, upstream: S, leaving: CancellationToken) -> Self {
-        let server = ServerMetadataResponse {
-            name: config.server_id.clone(),
-            version: config.version.clone(),
-            extensions: config.extensions.clone(),
-        };
-        Self { upstream, leaving, server, traces: TraceSettings::default(), logs: LogSettings::default() }
+        let mut extensions = config.extensions.clone();
+        extensions.extend(config.regions.is_some().then(|| SHARED_MEMORY.to_owned()));
+        let server =
+            ServerMetadataResponse { name: config.server_id.clone(), version: config.version.clone(), extensions };
+        let (regions, traces, logs) = (config.regions.clone(), TraceSettings::default(), LogSettings::default());
+        Self { upstream, leaving, server, regions, traces, logs }
     }
 
     fn leaves(&self) -> bool {
         self.leaving.is_cancelled()
+    }
+
+    fn regions(&self) -> Result<&Regions, Status> {
+        regions::on(self.regions.as_deref())
     }
 
     /// The versions of a model that a request asks for; at least one.
@@ -56,7 +65,8 @@ fn unsupported<T>(message: impl Into<String>) -> Answer<T> {
 }
 
 const NO_LOADING: &str = "this server does not load or unload models on request";
-const NO_SHARED_MEMORY: &str = "this server does not take tensors in shared memory";
+/// Triton's name of the extension.
+const SHARED_MEMORY: &str = "system_shared_memory";
 
 #[tonic::async_trait]
 impl<S: Upstream> GrpcInferenceService for Meta<S> {
@@ -142,23 +152,25 @@ impl<S: Upstream> GrpcInferenceService for Meta<S> {
 
     async fn system_shared_memory_status(
         &self,
-        _: Request<SystemSharedMemoryStatusRequest>,
+        request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Answer<SystemSharedMemoryStatusResponse> {
-        unsupported(NO_SHARED_MEMORY)
+        regions::list(self.regions()?, &request.into_inner().name).map(Response::new)
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Answer<SystemSharedMemoryRegisterResponse> {
-        unsupported(NO_SHARED_MEMORY)
+        regions::register(self.regions()?, &request.into_inner())?;
+        answer(Ok(SystemSharedMemoryRegisterResponse {}))
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Answer<SystemSharedMemoryUnregisterResponse> {
-        unsupported(NO_SHARED_MEMORY)
+        regions::unregister(self.regions()?, &request.into_inner().name);
+        answer(Ok(SystemSharedMemoryUnregisterResponse {}))
     }
 
     async fn cuda_shared_memory_status(

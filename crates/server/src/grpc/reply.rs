@@ -3,6 +3,8 @@
 
 use anyserve_core::{Error, Request, Response};
 
+use super::shared::SharedOutput;
+
 /// What of a request its responses need.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
@@ -12,18 +14,23 @@ pub(super) struct Asked {
     pub(super) model: String,
     /// Names of the outputs that are wanted; empty is all.
     pub(super) outputs: Vec<String>,
+    /// Those of them that go to shared memory.
+    pub(super) shared: Vec<SharedOutput>,
 }
 
 // === impl Asked ===
 
 impl Asked {
     /// What responses to this request need.
-    pub(super) fn of(request: &Request) -> Self {
-        Self { id: request.id.clone(), model: request.model.clone(), outputs: request.outputs.clone() }
+    pub(super) fn of(request: &Request, shared: Vec<SharedOutput>) -> Self {
+        Self { id: request.id.clone(), model: request.model.clone(), outputs: request.outputs.clone(), shared }
     }
 
-    /// Puts id and model into a response and takes out what was not asked for.
-    pub(super) fn restore(&self, response: &mut Response) {
+    /// Puts id and model into a response, and takes out what was not asked for and what is in shared memory.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` or `INTERNAL` if an output is not in the shared memory that it was wanted in.
+    pub(super) fn restore(&self, response: &mut Response) -> Result<(), Error> {
         response.id.clone_from(&self.id);
         // A query by headers needs no model name; the replica's own is more than none.
         if !self.model.is_empty() {
@@ -32,6 +39,12 @@ impl Asked {
         if !self.outputs.is_empty() {
             response.outputs.retain(|output| self.outputs.contains(&output.name));
         }
+        for shared in &self.shared {
+            for output in response.outputs.iter_mut().filter(|output| output.name == shared.name()) {
+                shared.settle(output, &self.model)?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a response that lacks an output which was asked for.
@@ -51,7 +64,12 @@ mod tests {
     use anyserve_core::{Datatype, Tensor};
 
     fn asked(outputs: &[&str]) -> Asked {
-        Asked { id: "i".into(), model: "m".into(), outputs: outputs.iter().map(ToString::to_string).collect() }
+        Asked {
+            id: "i".into(),
+            model: "m".into(),
+            outputs: outputs.iter().map(ToString::to_string).collect(),
+            shared: Vec::new(),
+        }
     }
 
     fn response() -> Response {
@@ -67,14 +85,14 @@ mod tests {
 
     fn names(asked: &Asked) -> Vec<String> {
         let mut response = response();
-        asked.restore(&mut response);
+        asked.restore(&mut response).unwrap();
         response.outputs.into_iter().map(|output| output.name).collect()
     }
 
     #[test]
     fn id_and_model_come_back_as_they_were_given() {
         let mut response = response();
-        asked(&[]).restore(&mut response);
+        asked(&[]).restore(&mut response).unwrap();
         assert_eq!((&*response.id, &*response.model), ("i", "m"));
     }
 

@@ -31,6 +31,7 @@ use super::encode::{Encoder, Envelope};
 use super::framing::{Message, Messages};
 use super::metadata::Metadata;
 use super::reply::Asked;
+use super::shared::Sharing;
 use super::unary::malformed;
 use crate::Upstream;
 use crate::body::Chunks;
@@ -76,6 +77,8 @@ struct Ticket {
     wants_final: bool,
     call: Call,
     _charge: Option<Charge>,
+    /// What copies of its inputs take.
+    copies: Option<Charge>,
 }
 
 /// A request whose reply is there.
@@ -185,11 +188,11 @@ impl<S: Upstream> Session<S> {
         let (id, model) = (message.id.clone(), message.model_name.clone());
         let turn = self.arrived;
         self.arrived += 1;
-        let asked = Asked { id, model, outputs: Vec::new() };
-        let mut ticket = Ticket { turn, asked, wants_final: false, call, _charge: charge };
-        match decode(message, &self.metadata, Expects::Many, &self.app.limits) {
-            Ok(Decode { request, wants_final }) => {
-                ticket.wants_final = wants_final;
+        let asked = Asked { id, model, outputs: Vec::new(), shared: Vec::new() };
+        let mut ticket = Ticket { turn, asked, wants_final: false, call, _charge: charge, copies: None };
+        match decode(message, &self.metadata, Expects::Many, &self.app.limits, Sharing::of(&self.app)) {
+            Ok(Decode { request, wants_final, shared, charge }) => {
+                (ticket.wants_final, ticket.asked.shared, ticket.copies) = (wants_final, shared, charge);
                 ticket.asked.outputs.clone_from(&request.outputs);
                 self.turns.insert(turn, None);
                 self.pending.push(settle(self.app.upstream.clone(), request, ticket));
@@ -234,7 +237,7 @@ impl<S: Upstream> Session<S> {
 
     fn write_one(&mut self, ticket: &Ticket, mut response: Response) -> Result<(), Error> {
         ticket.asked.check(&response)?;
-        ticket.restore(&mut response, true);
+        ticket.restore(&mut response, true)?;
         self.encoder.response(response, &mut self.out)
     }
 
@@ -257,7 +260,7 @@ impl<S: Upstream> Session<S> {
             return Ok(());
         }
         let mut response = Response::default();
-        ticket.restore(&mut response, true);
+        ticket.restore(&mut response, true)?;
         self.encoder.response(response, &mut self.out)
     }
 
@@ -285,12 +288,13 @@ fn settle<S: Upstream>(upstream: S, request: Request, ticket: Ticket) -> Pin<Box
 // === impl Ticket ===
 
 impl Ticket {
-    fn restore(&self, response: &mut Response, last: bool) {
-        self.asked.restore(response);
+    fn restore(&self, response: &mut Response, last: bool) -> Result<(), Error> {
+        self.asked.restore(response)?;
         if self.wants_final {
             response.parameters.retain(|(name, _)| name != FINAL);
             response.parameters.push((FINAL.to_owned(), Parameter::Bool(last)));
         }
+        Ok(())
     }
 }
 
@@ -306,10 +310,10 @@ impl Stream for Streaming {
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| responses.poll_next_unpin(cx)));
         let ended = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Some(Ok(mut response)))) => {
-                ticket.restore(&mut response, false);
-                return Poll::Ready(Some(Event::Response(response)));
-            }
+            Ok(Poll::Ready(Some(Ok(mut response)))) => match ticket.restore(&mut response, false) {
+                Ok(()) => return Poll::Ready(Some(Event::Response(response))),
+                Err(error) => Err(error),
+            },
             Ok(Poll::Ready(Some(Err(error)))) => Err(error),
             Ok(Poll::Ready(None)) => Ok(()),
             Err(panic) => Err(panicked(&*panic)),

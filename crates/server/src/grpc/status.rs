@@ -77,11 +77,19 @@ struct DebugInfo {
 
 /// The status of an error.
 pub(crate) fn status(error: &Error) -> Status {
-    let code = tonic::Code::from_i32(error.code.grpc());
+    status_as(tonic::Code::from_i32(error.code.grpc()), error)
+}
+
+/// The status of something that is there already: `INVALID_INPUT` under the gRPC code that clients of KServe expect.
+pub(super) fn already_exists(message: String) -> Status {
+    status_as(tonic::Code::AlreadyExists, &Error::invalid(message))
+}
+
+fn status_as(code: tonic::Code, error: &Error) -> Status {
     let message = head(&error.message);
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(error.code.name()));
-    let details = Details { code: error.code.grpc(), message: message.to_owned(), causes: details(error) };
+    let details = Details { code: code.into(), message: message.to_owned(), causes: details(error) };
     Status::with_details_and_metadata(code, message, details.encode_to_vec().into(), metadata)
 }
 

@@ -17,6 +17,7 @@ use super::encode::{Encoder, Envelope};
 use super::framing::{FrameLimits, Message, Messages};
 use super::metadata::Metadata;
 use super::reply::Asked;
+use super::shared::Sharing;
 use super::{status, timeout};
 use crate::Upstream;
 use crate::body::{Body, Chunks};
@@ -73,15 +74,16 @@ async fn serve<S: Upstream>(
     metadata: &Metadata,
     explained: &mut Option<Box<Explanation>>,
 ) -> Result<Chunks, Error> {
-    let Decode { request, .. } = decode(message, metadata, Expects::One, &app.limits)?;
+    let decoded = decode(message, metadata, Expects::One, &app.limits, Sharing::of(app))?;
+    let Decode { request, shared, charge: _charge, .. } = decoded;
     if metadata.explains {
         *explained = Some(Box::new(app.upstream.explain(&request)));
     }
-    let asked = Asked::of(&request);
+    let asked = Asked::of(&request, shared);
     let reply = app.upstream.clone().oneshot(request).await?;
     let mut response = one(reply, &asked.model)?;
     asked.check(&response)?;
-    asked.restore(&mut response);
+    asked.restore(&mut response)?;
     let encoder = Encoder { envelope: Envelope::Unary, encoding: metadata.answer, max_message: app.limits.max_message };
     let mut chunks = Chunks::default();
     encoder.response(response, &mut chunks)?;

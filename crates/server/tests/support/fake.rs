@@ -1,6 +1,7 @@
 //! What is behind the server: models that echo, repeat, fail, hang and panic.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,10 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyserve_core::{
-    Candidate, Capability, CapabilityLoad, Catalog, CatalogEntry, Changed, Code, Datatype, Decision, Directory,
-    Durations, Error, Expects, Explanation, Fingerprint, Handler, Parameter, Quarantined, Query, Reply, Request,
-    Response, Snapshot, Statistics, TensorSpec, Value, Verdict, WorkerCount,
+    Candidate, Capability, CapabilityLoad, Catalog, CatalogEntry, Changed, Code, Datatype, Decision, Destination,
+    Directory, Durations, Error, Expects, Explanation, Fingerprint, Handler, Parameter, Quarantined, Query, Reply,
+    Request, Response, Snapshot, Statistics, TensorSpec, Value, Verdict, WorkerCount,
 };
+use anyserve_shm::{Located, RegionPlace, RegionViews, Regions};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
@@ -33,6 +35,9 @@ struct Inner {
     inside: Mutex<Snapshot>,
     /// Candidates beside those of the catalog.
     crowd: AtomicUsize,
+    /// Where outputs go that are wanted in shared memory.
+    regions: Option<Arc<Regions>>,
+    views: RegionViews,
 }
 
 /// Counts as held until dropped.
@@ -45,7 +50,7 @@ impl Drop for Held {
 }
 
 impl Fake {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(regions: Option<Arc<Regions>>) -> Self {
         let models = ["echo", "repeat", "endless", "gate", "hang", "fail", "full", "panic", "burst"];
         let mut entries: Vec<_> = models.into_iter().map(entry).collect();
         entries.push(declared());
@@ -60,6 +65,8 @@ impl Fake {
             quarantine: Mutex::new(Vec::new()),
             inside: Mutex::new(Snapshot { workers, ..Snapshot::default() }),
             crowd: AtomicUsize::new(0),
+            regions,
+            views: RegionViews::default(),
         }))
     }
 
@@ -124,7 +131,8 @@ impl Fake {
         *self.0.seen.lock().unwrap() = Some(request.clone());
         let Query::Model(model) = &request.query else { return Ok(Reply::One(echo(request))) };
         match model.as_str() {
-            "echo" | "declared" => Ok(Reply::One(echo(request))),
+            "echo" => Ok(Reply::One(self.delivered(request))),
+            "declared" => Ok(Reply::One(echo(request))),
             "repeat" => self.repeat(request),
             "endless" => Ok(Reply::Many(stream::repeat(Ok(echo(request))).boxed())),
             "burst" => Ok(Reply::Many(stream::iter((0..1000).map(move |_| Ok(echo(request.clone())))).boxed())),
@@ -141,6 +149,23 @@ impl Fake {
             "panic" => panic!("deliberately"),
             name => Err(Error::new(Code::NoCapability, format!("Request for unknown model: '{name}' is not found"))),
         }
+    }
+
+    /// An echo whose outputs are written to shared memory, as a worker would, where they are wanted and fit there.
+    fn delivered(&self, request: Request) -> Response {
+        let destinations = request.destinations.clone();
+        let mut response = echo(request);
+        for Destination { output, room } in destinations {
+            let Some(tensor) = response.outputs.iter_mut().find(|tensor| tensor.name == output) else { continue };
+            let Located { id, path, start, len, offset } = self.0.regions.as_ref().unwrap().locate(&room).unwrap();
+            let place = RegionPlace { id, path: Path::new(&path), start, len };
+            let there = self.0.views.room(&place, offset, u64::try_from(room.len()).unwrap()).unwrap();
+            // A room that the client took away is the server's to notice.
+            if there.write(0, &tensor.data) == Ok(()) || tensor.data.len() <= room.len() {
+                tensor.data = room.slice(..tensor.data.len());
+            }
+        }
+        response
     }
 
     /// As many responses as the parameter "n" says, then an error if "fail" is set.

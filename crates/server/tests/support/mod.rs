@@ -39,7 +39,7 @@ pub(crate) async fn start() -> Running {
 
 #[allow(clippy::unused_async, reason = "it needs the runtime of the test")]
 pub(crate) async fn start_with(config: ServerConfig) -> Running {
-    let fake = Fake::new();
+    let fake = Fake::new(config.regions.clone());
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let (address, shutdown) = (listener.local_addr(), CancellationToken::new());
     let server = Server::try_new(&config, fake.clone()).unwrap();
