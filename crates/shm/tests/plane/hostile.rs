@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyserve_core::ObjRef;
 use anyserve_shm::{Attached, BlockId, Extent, Lease, Owner, Plane, Usage, Writer};
 use proptest::prelude::*;
 
@@ -32,6 +33,10 @@ fn scene() -> Scene {
     Scene { plane, hostile, objects, grants, tensor }
 }
 
+fn objref(plane: &Plane, block: BlockId) -> ObjRef {
+    ObjRef { store: plane.store(), index: block.index, generation: block.generation }
+}
+
 fn wild() -> impl Strategy<Value = BlockId> {
     let index = prop_oneof![0..6_u32, Just(1023), Just(1024), Just(u32::MAX), any::<u32>()];
     let generation = prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()];
@@ -41,7 +46,7 @@ fn wild() -> impl Strategy<Value = BlockId> {
 fn unchanged(scene: &Scene, before: Usage) {
     scene.plane.tick();
     assert_eq!(scene.plane.usage(), before);
-    assert_eq!(number(&scene.plane.read(scene.objects[0], None).unwrap()), Some(1));
+    assert_eq!(number(&scene.plane.object(objref(&scene.plane, scene.objects[0])).unwrap().bytes), Some(1));
     assert_eq!(number(&scene.tensor), Some(2));
     assert_eq!(scene.hostile.pinned(), 0);
 }
@@ -58,7 +63,7 @@ proptest! {
             prop_assert!(scene.hostile.view(id).is_none());
             prop_assert!(plane.seal(id, own, len, Lease::default()).is_err());
             prop_assert!(plane.adopt(id, own, len).is_err());
-            prop_assert!(plane.read(id, Some(HOSTILE)).is_err() && plane.read(id, Some(Owner(u32::MAX))).is_err());
+            prop_assert!(plane.take(id, HOSTILE, len).is_err() && plane.take(id, Owner(u32::MAX), len).is_err());
             plane.discard(id, own);
             scene.hostile.hand_over(BlockId { index: id.index.max(1024), ..id });
         }
@@ -116,7 +121,7 @@ fn a_worker_whose_pins_are_wild_keeps_memory_until_it_is_gone_and_no_longer() {
     assert!(plane.create(64).is_err(), "everything is pinned");
     assert!(plane.delete(objrefs[0]) && plane.create(64).is_err());
     assert_eq!((plane.usage().evicted, plane.kept()[0]), (0, (HOSTILE, 1)));
-    assert!(plane.read(block(objrefs[1]), Some(HOSTILE)).is_ok());
+    assert!(plane.take(block(objrefs[1]), HOSTILE, 0).is_ok());
     plane.worker_gone(HOSTILE);
     assert_eq!(plane.usage().withdrawn, 0);
     assert!(plane.create(1 << 20).is_ok(), "all of it can be had again");

@@ -94,7 +94,7 @@ fn read(plane: &Plane, shelf: &Shelf, owner: Owner) -> u64 {
         kept.push_back((view, expected));
         if found % 4 == 0 {
             worker.hand_over(block(objref));
-            let read = plane.read(block(objref), Some(owner));
+            let read = plane.take(block(objref), owner, 0);
             assert!(read.is_err() || number(&read.unwrap()) == Some(expected));
         }
         if kept.len() > 3 {
