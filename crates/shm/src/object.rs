@@ -7,6 +7,9 @@
 //!  part: name len u16 · datatype u8 · flags u8 · rank u8 · 3 × 0 · offset u64 · len u64 · dimensions i64 … · name
 //! ```
 //!
+//! A part that is bytes, and not an array of them, is stored as UINT8 with its length, a u32, in the four bytes before it:
+//! so it lies there as the one element of a BYTES tensor as well.
+//!
 //! Little-endian. Offsets are from the object's start and multiples of 64, so that copying the bytes copies the object.
 //! Whoever wrote an object is not believed: [`Object::read`] checks every number before it is used, and works on a copy of
 //! the header, which nobody can change meanwhile.
@@ -27,7 +30,9 @@ pub const MAX_PARTS: usize = 1024;
 pub const MAX_RANK: usize = 32;
 /// Longest header, in bytes.
 const MAX_HEADER: usize = 1 << 20;
-/// Flag of a part that is bytes and not an array of bytes.
+/// Bytes of the length before a part that is bytes.
+const PREFIX: u64 = 4;
+/// Flag of a part that is bytes and not an array.
 const PLAIN: u8 = 1;
 
 /// What an object is.
@@ -35,7 +40,7 @@ const PLAIN: u8 = 1;
 pub enum Kind {
     /// One array.
     Array,
-    /// Bytes: one BYTES part of shape `[1]`.
+    /// Bytes: one part that is bytes.
     Bytes,
     /// Arrays and bytes by name.
     Dict,
@@ -52,7 +57,7 @@ pub struct Part<'a> {
     pub shape: &'a [i64],
     /// Its elements, row-major.
     pub data: &'a [u8],
-    /// It is bytes, and not an array of them.
+    /// It is bytes, and not an array: UINT8 of rank 1, at most 4 GiB.
     pub plain: bool,
 }
 
@@ -72,8 +77,8 @@ pub struct Plan {
 pub struct ReadPart {
     /// The array; datatype, shape and bytes agree.
     pub tensor: Tensor,
-    /// It is bytes, and not an array of them.
-    pub plain: bool,
+    /// If it is bytes: the same as the one element of BYTES data.
+    pub framed: Option<Bytes>,
 }
 
 /// An object that was read.
@@ -165,7 +170,7 @@ impl Plan {
         header.extend_from_slice(&if sum { checksum(parts.iter().map(|part| part.data)) } else { 0 }.to_le_bytes());
         let (mut offsets, mut end) = (Vec::with_capacity(parts.len()), header_len as u64);
         for part in parts {
-            let offset = end.next_multiple_of(ALIGNMENT);
+            let offset = (end + if part.plain { PREFIX } else { 0 }).next_multiple_of(ALIGNMENT);
             end = offset + part.data.len() as u64;
             put_part(&mut header, part, offset)?;
             offsets.push(offset);
@@ -175,6 +180,9 @@ impl Plan {
 }
 
 fn put_part(header: &mut Vec<u8>, part: &Part<'_>, offset: u64) -> Result<(), ObjectError> {
+    if part.plain && part.prefix().is_none() {
+        return Err(ObjectError::Part { name: part.name.to_owned(), offset, len: part.data.len() as u64 });
+    }
     let name_len = u16::try_from(part.name.len());
     let name_len = name_len.map_err(|_| ObjectError::Number { what: "name length", number: part.name.len() as u64 })?;
     let rank = u8::try_from(part.shape.len()).ok().filter(|_| part.shape.len() <= MAX_RANK);
@@ -187,6 +195,16 @@ fn put_part(header: &mut Vec<u8>, part: &Part<'_>, offset: u64) -> Result<(), Ob
     part.shape.iter().for_each(|size| header.extend_from_slice(&size.to_le_bytes()));
     header.extend_from_slice(part.name.as_bytes());
     Ok(())
+}
+
+// === impl Part ===
+
+impl Part<'_> {
+    /// What is to be written in the four bytes before a part that is bytes; `None` before any other, and if it is too long.
+    pub fn prefix(&self) -> Option<[u8; 4]> {
+        let plain = self.plain && self.datatype == Datatype::Uint8 && self.shape.len() == 1;
+        plain.then(|| u32::try_from(self.data.len()).ok().map(u32::to_le_bytes)).flatten()
+    }
 }
 
 /// The checksum of an object's arrays, in order: xxh3, 64 bits; never 0, which stands for none.
@@ -283,17 +301,29 @@ impl Reader<'_> {
         }
         let shape = (0..rank).map(|_| self.take().map(i64::from_le_bytes)).collect::<Result<Vec<_>, _>>()?;
         let name = self.name(name_len.into())?;
-        let Some(data) = slice(bytes, offset, len).filter(|data| fits(datatype, &shape, data)) else {
+        let data = slice(bytes, offset, len).filter(|data| fits(datatype, &shape, data));
+        let plain = flags & PLAIN != 0;
+        let framed = if plain { framed(bytes, offset, len).filter(|_| datatype == Datatype::Uint8) } else { None };
+        let Some(data) = data.filter(|_| framed.is_some() == plain) else {
             return Err(ObjectError::Part { name, offset, len });
         };
         let tensor = Tensor { name, datatype, shape, data, parameters: Vec::new() };
-        Ok(ReadPart { tensor, plain: flags & PLAIN != 0 })
+        Ok(ReadPart { tensor, framed })
     }
 }
 
 fn slice(bytes: &Bytes, offset: u64, len: u64) -> Option<Bytes> {
     let end = offset.checked_add(len).filter(|end| *end <= bytes.len() as u64 && offset.is_multiple_of(ALIGNMENT))?;
     Some(bytes.slice(usize::try_from(offset).ok()?..usize::try_from(end).ok()?))
+}
+
+/// A part with the length before it, if that is its length.
+fn framed(bytes: &Bytes, offset: u64, len: u64) -> Option<Bytes> {
+    let start = usize::try_from(offset.checked_sub(PREFIX)?).ok()?;
+    let end = usize::try_from(offset.checked_add(len)?).ok()?;
+    let framed = bytes.get(start..end)?;
+    let is_len = framed.first_chunk().is_some_and(|prefix| u64::from(u32::from_le_bytes(*prefix)) == len);
+    is_len.then(|| bytes.slice(start..end))
 }
 
 fn fits(datatype: Datatype, shape: &[i64], data: &[u8]) -> bool {

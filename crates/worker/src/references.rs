@@ -77,8 +77,10 @@ fn reference(input: &Tensor) -> Result<ObjRef, Error> {
 
 fn replace(input: &mut Tensor, object: Object, objref: ObjRef) {
     let Some(part) = object.parts.into_iter().next() else { return };
-    let Tensor { datatype, shape, data, .. } = part.tensor;
-    (input.datatype, input.shape, input.data) = (datatype, shape, data);
+    (input.datatype, input.shape, input.data) = match part.framed {
+        Some(framed) => (Datatype::Bytes, vec![1], framed),
+        None => (part.tensor.datatype, part.tensor.shape, part.tensor.data),
+    };
     for (name, value) in &mut input.parameters {
         if name == OBJREF {
             *value = Parameter::Text(objref.to_string());

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyserve_core::{Code, Error};
 use anyserve_wire::message;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::call::{Call, cancelled};
 use super::flow::Room;
+use super::objects::ObjectPlane;
 use super::table::Kind;
+use crate::errors::to_py;
 use crate::kserve::{ModelInferRequest, errors_class};
 
 /// What a handler knows about the call it is in.
@@ -29,7 +32,11 @@ pub(crate) struct Context {
     parameters: PyOnceLock<Py<PyDict>>,
     header_dict: PyOnceLock<Py<PyDict>>,
     log: PyOnceLock<Py<PyAny>>,
+    objects: PyOnceLock<Py<PyAny>>,
 }
+
+/// Why a context has no objects.
+const NO_PLANE: &str = "there is no object store here: start the replica with --object-store";
 
 /// Sends the responses of one request; the third argument of a streaming handler.
 #[pyclass(frozen, module = "anyserve._core")]
@@ -61,6 +68,7 @@ impl Context {
             parameters: PyOnceLock::new(),
             header_dict: PyOnceLock::new(),
             log: PyOnceLock::new(),
+            objects: PyOnceLock::new(),
         }
     }
 }
@@ -97,6 +105,7 @@ impl Context {
             parameters: PyOnceLock::new(),
             header_dict: PyOnceLock::new(),
             log: PyOnceLock::new(),
+            objects: PyOnceLock::new(),
         };
         context.parameters.get_or_init(py, || dict(parameters));
         context.header_dict.get_or_init(py, || dict(headers));
@@ -162,8 +171,14 @@ impl Context {
     }
 
     #[getter]
-    fn objects(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Err(later(py, "objects"))
+    fn objects<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let objects = self.objects.get_or_try_init(py, || {
+            let plane = self.call.as_ref().and_then(|call| ObjectPlane::of(&call.session));
+            let plane = plane.ok_or_else(|| to_py(py, &Error::new(Code::Unsupported, NO_PLANE)))?;
+            CLASS.import(py, "anyserve.objects", "Objects")?.call1((plane, self.remaining())).map(Bound::unbind)
+        })?;
+        Ok(objects.bind(py))
     }
 
     /// Not part of this version.

@@ -21,6 +21,7 @@ mod flow;
 mod inbox;
 mod lane;
 mod link;
+mod objects;
 mod outbox;
 mod places;
 mod reply;
@@ -56,6 +57,7 @@ const SIGNAL_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<context::Stream>()?;
+    module.add_class::<objects::ObjectPlane>()?;
     module.add_class::<bridge::Bridge>()?;
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<exchange::BatchExchange>()?;

@@ -87,10 +87,7 @@ pub(super) fn encode(
 }
 
 fn encode_output(py: Python<'_>, output: &InferOutput) -> PyResult<(message::Tensor, Piece)> {
-    let piece = match output.payload(py)? {
-        Payload::Bytes(bytes) => Piece::Bytes(bytes),
-        Payload::Array(array) => Piece::Borrowed(Borrowed::of_array(array.bind(py))?),
-    };
+    let piece = Piece::of(py, output)?;
     check_len(py, Label::Output(&output.name), output.datatype, &output.shape, piece.as_slice())?;
     let tensor = message::Tensor {
         name: output.name.clone(),
@@ -199,6 +196,14 @@ impl Encoded {
 // === impl Piece ===
 
 impl Piece {
+    /// The bytes of an output, where they are.
+    pub(super) fn of(py: Python<'_>, output: &InferOutput) -> PyResult<Self> {
+        Ok(match output.payload(py)? {
+            Payload::Bytes(bytes) => Self::Bytes(bytes),
+            Payload::Array(array) => Self::Borrowed(Borrowed::of_array(array.bind(py))?),
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.as_slice().len()
     }

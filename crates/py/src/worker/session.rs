@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyserve_core::Error;
+use anyserve_core::{Code, Error};
 use anyserve_shm::{BlockId, Extent, SLOTS};
 use anyserve_wire::{Frame, Kind, message};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use super::inbox::{Inbox, Order, Received, Violation, Work};
 use super::link::Link;
 use super::router::{Event, Router};
 use super::table::Row;
-use crate::kserve::errors_class;
+use crate::errors::to_py;
 
 /// One worker's life with its runtime.
 pub(super) struct Session {
@@ -136,8 +136,7 @@ impl Session {
                 return Ok(view);
             }
             if self.has_ended() {
-                return Err(errors_class(py, "Unavailable")
-                    .map_or_else(|error| error, |class| PyErr::from_type(class, ("the replica's runtime has gone",))));
+                return Err(to_py(py, &Error::new(Code::Unavailable, "the replica's runtime has gone")));
             }
             py.check_signals()?;
             py.detach(|| self.listen(&ask));
