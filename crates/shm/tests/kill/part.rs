@@ -43,12 +43,10 @@ pub(crate) fn worker_part(plane: &Plane, pins: &Path, granted: &Extent, blocks: 
     let Layout { entries, capacity, epoch_ns } = plane.layout();
     let (segment, store) = (plane.segment_path(), plane.store().0);
     let Extent { block: BlockId { index, generation }, start, len } = granted;
-    let mut text = format!("{} {} {store} {entries} {capacity} {epoch_ns} ", segment.display(), pins.display());
-    text += &format!("{index} {generation} {start} {len}");
-    for (BlockId { index, generation }, number) in blocks {
-        text += &format!(" {index} {generation} {number}");
-    }
-    text
+    let plane = format!("{} {} {store} {entries} {capacity} {epoch_ns}", segment.display(), pins.display());
+    let blocks = blocks.iter().map(|(BlockId { index, generation }, number)| format!("{index} {generation} {number}"));
+    let granted = format!("{index} {generation} {start} {len}");
+    [plane, granted].into_iter().chain(blocks).collect::<Vec<_>>().join(" ")
 }
 
 fn next<T: FromStr>(words: &mut dyn Iterator<Item = &str>) -> Option<T> {

@@ -34,10 +34,10 @@ impl Stock {
     /// Deletes an object and makes another, most likely in the same memory.
     pub(crate) fn turn_over(&self, plane: &Plane, draw: &mut Draw) {
         let mut objects = self.objects.lock();
-        let place = usize::try_from(draw.below(objects.len() as u64)).unwrap();
-        assert!(plane.delete(objects[place].0));
+        let which = usize::try_from(draw.below(objects.len() as u64)).unwrap();
+        assert!(plane.delete(objects[which].0));
         plane.tick();
-        objects[place] = self.make(plane);
+        objects[which] = self.make(plane);
     }
 
     pub(crate) fn is_whole(&self, plane: &Plane) -> bool {
