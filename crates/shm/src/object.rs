@@ -232,7 +232,7 @@ impl Object {
         let whole = bytes.get(..header_len).filter(|_| (HEAD..=MAX_HEADER).contains(&header_len));
         // A copy: whoever can write to the memory could change it between a look and the next.
         let header = whole.ok_or(ObjectError::Header { len: bytes.len() })?.to_vec();
-        let mut read = Reader { rest: &header };
+        let mut read = Reader { rest: &header, end: header_len as u64 };
         if read.take::<4>()? != *MAGIC {
             return Err(ObjectError::Header { len: bytes.len() });
         }
@@ -246,9 +246,13 @@ impl Object {
         if !has_parts(kind, count.into()) {
             return Err(ObjectError::Number { what: "parts", number: count.into() });
         }
-        let [_, _] = [read.take::<4>()?, read.take::<4>()?];
+        read.take::<4>()?;
+        read.nothing::<4>()?;
         let checksum = Some(u64::from_le_bytes(read.take()?)).filter(|sum| *sum != 0);
-        let parts = (0..count).map(|_| read.part(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let parts = (0..count).map(|_| read.part(bytes, kind)).collect::<Result<Vec<_>, _>>()?;
+        if !read.rest.is_empty() {
+            return Err(ObjectError::Number { what: "header length", number: header_len as u64 });
+        }
         check_names(&parts)?;
         Ok(Self { kind, parts, checksum })
     }
@@ -273,6 +277,8 @@ fn check_names(parts: &[ReadPart]) -> Result<(), ObjectError> {
 
 struct Reader<'a> {
     rest: &'a [u8],
+    /// Where what was read so far ends. Parts follow each other: no byte is walked over more than once.
+    end: u64,
 }
 
 // === impl Reader ===
@@ -284,29 +290,40 @@ impl Reader<'_> {
         Ok(*taken)
     }
 
+    /// Bytes that mean nothing yet: zeros.
+    fn nothing<const N: usize>(&mut self) -> Result<(), ObjectError> {
+        let other = self.take::<N>()?.into_iter().find(|byte| *byte != 0);
+        other.map_or(Ok(()), |byte| Err(ObjectError::Number { what: "reserved", number: byte.into() }))
+    }
+
     fn name(&mut self, len: usize) -> Result<String, ObjectError> {
         let (name, rest) = self.rest.split_at_checked(len).ok_or(ObjectError::Header { len: self.rest.len() })?;
         self.rest = rest;
         String::from_utf8(name.to_vec()).map_err(|_| ObjectError::Name { len })
     }
 
-    fn part(&mut self, bytes: &Bytes) -> Result<ReadPart, ObjectError> {
+    fn part(&mut self, bytes: &Bytes, kind: Kind) -> Result<ReadPart, ObjectError> {
         let name_len = u16::from_le_bytes(self.take()?);
-        let [datatype, flags, rank, ..] = self.take::<6>()?;
+        let [datatype, flags, rank] = self.take()?;
+        self.nothing::<3>()?;
         let (offset, len) = (u64::from_le_bytes(self.take()?), u64::from_le_bytes(self.take()?));
         let meaningless = |what, number: u8| ObjectError::Number { what, number: number.into() };
         let datatype = Datatype::from_number(datatype.into()).ok_or_else(|| meaningless("datatype", datatype))?;
+        if flags & !PLAIN != 0 {
+            return Err(meaningless("flags", flags));
+        }
         if usize::from(rank) > MAX_RANK {
             return Err(meaningless("rank", rank));
         }
         let shape = (0..rank).map(|_| self.take().map(i64::from_le_bytes)).collect::<Result<Vec<_>, _>>()?;
         let name = self.name(name_len.into())?;
-        let data = slice(bytes, offset, len).filter(|data| fits(datatype, &shape, data));
         let plain = flags & PLAIN != 0;
         let framed = if plain { framed(bytes, offset, len).filter(|_| datatype == Datatype::Uint8) } else { None };
-        let Some(data) = data.filter(|_| framed.is_some() == plain) else {
-            return Err(ObjectError::Part { name, offset, len });
-        };
+        let begins = offset.saturating_sub(if plain { PREFIX } else { 0 });
+        let may_be = begins >= self.end && framed.is_some() == plain && (plain || kind != Kind::Bytes);
+        let data = slice(bytes, offset, len).filter(|data| may_be && fits(datatype, &shape, data));
+        let data = data.ok_or_else(|| ObjectError::Part { name: name.clone(), offset, len })?;
+        self.end = offset + len;
         let tensor = Tensor { name, datatype, shape, data, parameters: Vec::new() };
         Ok(ReadPart { tensor, framed })
     }

@@ -122,6 +122,7 @@ impl Plane {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let layout = Layout::of(config.capacity, now).ok_or_else(too_large)?;
         let len = layout.segment_len();
+        Segment::remove_leftovers();
         let segment = Segment::create(usize::try_from(len).map_err(|_| too_large())?)?;
         let left = segment.left()?;
         if left < len {

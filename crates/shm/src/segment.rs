@@ -2,13 +2,15 @@
 //!
 //! Its name is there for microseconds: once it is open nobody needs it, since workers open it through this process's own
 //! descriptor. So nothing of it stays behind whoever is killed: the kernel frees it with the last process that maps it.
+//! Only who is killed within these microseconds leaves a name, of a file without pages, which the next one removes.
 //! Pages are reserved before anybody uses them; a full file system is an error then, and never a signal later.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, Mode, fallocate, fstatvfs};
@@ -17,6 +19,11 @@ use shared_memory::{Shmem, ShmemConf};
 
 /// What the names of our own segments begin with. A client's memory never has such a name.
 pub const OWN_PREFIX: &str = "anyserve-";
+
+/// Where segments have their names.
+const DIRECTORY: &str = "/dev/shm";
+/// Far longer than a segment of a live process has a name.
+const NAMED: Duration = Duration::from_mins(1);
 
 /// Memory that this process made and shares with its workers.
 pub(crate) struct Segment {
@@ -43,6 +50,15 @@ impl Segment {
         rustix::shm::unlink(&name)?;
         map.set_owner(false);
         Ok(Self { map, file })
+    }
+
+    /// Removes the names that processes left which were killed while they made a segment.
+    pub(crate) fn remove_leftovers() {
+        let Ok(names) = std::fs::read_dir(DIRECTORY) else { return };
+        for name in names.flatten().filter(is_leftover) {
+            // An error means that somebody else was faster, or that it is another user's.
+            let _ = std::fs::remove_file(name.path());
+        }
     }
 
     /// Reserves the pages of a range.
@@ -72,6 +88,12 @@ impl Segment {
     pub(crate) fn start(&self) -> *mut u8 {
         self.map.as_ptr()
     }
+}
+
+fn is_leftover(name: &DirEntry) -> bool {
+    let own = name.file_name().to_str().is_some_and(|name| name.starts_with(OWN_PREFIX));
+    let since = |name: &DirEntry| name.metadata()?.modified()?.elapsed().map_err(io::Error::other);
+    own && since(name).is_ok_and(|since| since > NAMED)
 }
 
 impl std::fmt::Debug for Segment {
@@ -131,6 +153,8 @@ fn check(file: &File, from: u64, len: usize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -138,7 +162,7 @@ mod tests {
         let segment = Segment::create(8192).unwrap();
         segment.reserve(0, 8192).unwrap();
         let own = format!("{OWN_PREFIX}{}-", std::process::id());
-        let names = std::fs::read_dir("/dev/shm").unwrap().flatten();
+        let names = std::fs::read_dir(DIRECTORY).unwrap().flatten();
         assert!(!names.into_iter().any(|name| name.file_name().to_string_lossy().starts_with(&own)));
         let other = Mapping::open(&segment.path(), 4096, 4096).unwrap();
         #[allow(unsafe_code)]
@@ -148,6 +172,20 @@ mod tests {
             other.start().read()
         };
         assert_eq!((seen, other.len()), (7, 4096));
+    }
+
+    #[test]
+    fn a_name_of_ours_that_is_old_is_removed_and_no_other() {
+        let names = ["left", "new", "foreign"].map(|name| {
+            let prefix = if name == "foreign" { "other-" } else { OWN_PREFIX };
+            PathBuf::from(format!("{DIRECTORY}/{prefix}test-{}-{name}", std::process::id()))
+        });
+        for (name, age) in names.iter().zip([61, 30, 61]) {
+            let made = SystemTime::now().checked_sub(Duration::from_secs(age)).unwrap();
+            File::create_new(name).unwrap().set_modified(made).unwrap();
+        }
+        Segment::remove_leftovers();
+        assert_eq!(names.each_ref().map(|name| std::fs::remove_file(name).is_ok()), [false, true, true]);
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl ObjectPlane {
 }
 
 #[pymethods]
+#[allow(clippy::needless_pass_by_value, clippy::too_many_arguments)] // Python calls them.
 impl ObjectPlane {
-    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // Python names them.
     fn create(
         &self,
         py: Python<'_>,
