@@ -28,6 +28,8 @@ pub struct Settings {
     pub grace: Duration,
     /// The ingress.
     pub server: ServerConfig,
+    /// Whether clients may share memory.
+    pub client_shm: bool,
     python: PathBuf,
     target: String,
     factory: bool,
@@ -73,6 +75,7 @@ impl Settings {
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             grace,
             server: server(&options, grace)?,
+            client_shm: options.client_shm.unwrap_or(false),
             scheduling: scheduling(&options)?,
             python: options.python.unwrap_or_else(|| "python3".into()),
             target,
@@ -186,7 +189,7 @@ mod tests {
         assert_eq!(pool.arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
         let times = [pool.overrun_grace, pool.quarantine_ttl, pool.sequence_idle].map(|time| time.as_secs());
         assert_eq!((times, pool.tenant_weights), ([5, 600, 60], Vec::new()));
-        assert_eq!(settings.server.admin_token, None);
+        assert_eq!((settings.server.admin_token, settings.client_shm), (None, false));
     }
 
     #[test]

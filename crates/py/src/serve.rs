@@ -60,6 +60,8 @@ struct Given {
     #[pyo3(default)]
     server_id: Option<String>,
     #[pyo3(default)]
+    client_shm: Option<bool>,
+    #[pyo3(default)]
     tls_cert: Option<PathBuf>,
     #[pyo3(default)]
     tls_key: Option<PathBuf>,
@@ -67,7 +69,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "target",
     "factory",
     "host",
@@ -88,6 +90,7 @@ const NAMES: [&str; 23] = [
     "admin_token",
     "threads",
     "server_id",
+    "client_shm",
     "tls_cert",
     "tls_key",
     "tls_client_ca",
@@ -225,6 +228,7 @@ impl From<Given> for Options {
             admin_token: given.admin_token.map(Into::into),
             threads: given.threads,
             server_id: given.server_id,
+            client_shm: given.client_shm,
             tls_cert: given.tls_cert,
             tls_key: given.tls_key,
             tls_client_ca: given.tls_client_ca,
