@@ -58,8 +58,8 @@ def test_every_option_reaches_the_runtime_under_its_name(served):
         "admin_token": "secret", "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
-    assert cli.run(["serve", "mod:create", "--factory", *flags]) == 0
-    assert served == [{**given, "target": "mod:create", "factory": True}]
+    assert cli.run(["serve", "mod:create", "--factory", "--client-shm", *flags]) == 0
+    assert served == [{**given, "target": "mod:create", "factory": True, "client_shm": True}]
 
 
 def test_shares_of_tenants_are_flags_or_a_variable_and_none_leave_it_to_the_file(served, monkeypatch):

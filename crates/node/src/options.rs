@@ -81,6 +81,9 @@ pub struct Options {
     /// Name that server metadata tells [default: anyserve]
     #[arg(long, env = "ANYSERVE_SERVER_ID")]
     pub server_id: Option<String>,
+    /// Take tensors in shared memory of clients, who are on this machine and trusted
+    #[arg(long, env = "ANYSERVE_CLIENT_SHM", num_args = 0..=1, default_missing_value = "true")]
+    pub client_shm: Option<bool>,
     /// Certificate chain in PEM
     #[arg(long, env = "ANYSERVE_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
@@ -129,6 +132,7 @@ impl Options {
             admin_token: self.admin_token.or(file.admin_token),
             threads: self.threads.or(file.threads),
             server_id: self.server_id.or(file.server_id),
+            client_shm: self.client_shm.or(file.client_shm),
             tls_cert: self.tls_cert.or(file.tls_cert),
             tls_key: self.tls_key.or(file.tls_key),
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),

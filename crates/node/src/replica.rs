@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
 use anyserve_core::Directory;
-use anyserve_server::{Drained, Listener, Server};
+use anyserve_server::{Drained, Listener, Server, ServerConfig};
+use anyserve_shm::Regions;
 use anyserve_worker::{Pool, Running, SharedMemory, StartError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -57,11 +58,14 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let listener = Listener::bind(settings.address).map_err(Error::new)?;
     let endpoint = listener.local_addr();
     let on_worker = Arc::clone(&tell);
-    let memory = SharedMemory { plane: store::open(settings.store)?, ..SharedMemory::default() };
+    let regions = settings.client_shm.then(|| Arc::new(Regions::default()));
+    let plane = store::open(settings.store)?;
+    let memory = SharedMemory { plane, regions: regions.clone(), far: None };
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
-    let server = Server::try_new(&settings.server, pool.clone()).map_err(Error::new)?;
+    let ingress = ServerConfig { regions, ..settings.server.clone() };
+    let server = Server::try_new(&ingress, pool.clone()).map_err(Error::new)?;
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     let asked = until_asked(&settings, &pool, &mut workers, endpoint, &mut signals, &mut serving, &tell).await;
     if let Err(error) = asked {

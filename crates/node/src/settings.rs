@@ -29,6 +29,8 @@ pub struct Settings {
     pub grace: Duration,
     /// The ingress.
     pub server: ServerConfig,
+    /// Whether clients may share memory.
+    pub client_shm: bool,
     python: PathBuf,
     target: String,
     factory: bool,
@@ -75,6 +77,7 @@ impl Settings {
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             grace,
             server: server(&options, grace)?,
+            client_shm: options.client_shm.unwrap_or(false),
             scheduling: scheduling(&options)?,
             store: store::parse(options.object_store.as_deref(), options.object_threshold.as_deref())?,
             python: options.python.unwrap_or_else(|| "python3".into()),
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!(pool.arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
         let times = [pool.overrun_grace, pool.quarantine_ttl, pool.sequence_idle].map(|time| time.as_secs());
         assert_eq!((times, pool.tenant_weights), ([5, 600, 60], Vec::new()));
-        assert_eq!(settings.server.admin_token, None);
+        assert_eq!((settings.server.admin_token, settings.client_shm), (None, false));
     }
 
     #[test]

@@ -64,6 +64,8 @@ struct Given {
     #[pyo3(default)]
     server_id: Option<String>,
     #[pyo3(default)]
+    client_shm: Option<bool>,
+    #[pyo3(default)]
     tls_cert: Option<PathBuf>,
     #[pyo3(default)]
     tls_key: Option<PathBuf>,
@@ -71,7 +73,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "target",
     "factory",
     "host",
@@ -94,6 +96,7 @@ const NAMES: [&str; 25] = [
     "admin_token",
     "threads",
     "server_id",
+    "client_shm",
     "tls_cert",
     "tls_key",
     "tls_client_ca",
@@ -233,6 +236,7 @@ impl From<Given> for Options {
             admin_token: given.admin_token.map(Into::into),
             threads: given.threads,
             server_id: given.server_id,
+            client_shm: given.client_shm,
             tls_cert: given.tls_cert,
             tls_key: given.tls_key,
             tls_client_ca: given.tls_client_ca,

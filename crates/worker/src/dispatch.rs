@@ -270,6 +270,11 @@ impl Inner {
 // === impl Dispatch ===
 
 impl Dispatch {
+    /// The workers that can be given requests.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.0.values()
+    }
+
     fn perform(&mut self, now: Instant) -> After {
         let mut after = After::default();
         let mut actions = std::mem::take(&mut self.actions);

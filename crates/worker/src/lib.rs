@@ -29,6 +29,7 @@ mod pool;
 mod process;
 mod receive;
 mod references;
+mod regions;
 mod routes;
 mod service;
 mod statistics;

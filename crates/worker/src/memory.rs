@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyserve_core::{Destination, FarObjects, Request, Tensor};
-use anyserve_shm::{BlockId, Owner, Plane};
+use anyserve_shm::{BlockId, Located, Owner, Plane, Regions};
 use anyserve_wire::{Places, message};
 use bytes::Bytes;
 
@@ -12,6 +12,8 @@ use bytes::Bytes;
 pub struct SharedMemory {
     /// The object plane, if there is one.
     pub plane: Option<Plane>,
+    /// What clients share, if they may.
+    pub regions: Option<Arc<Regions>>,
     /// Objects of other replicas, and durable ones, if there are any to be had.
     pub far: Option<Arc<dyn FarObjects>>,
 }
@@ -31,13 +33,22 @@ pub(crate) struct ResponsePlaces<'a> {
 impl SharedMemory {
     /// Where some bytes lie, if in memory that workers have mapped too.
     pub(crate) fn locate(&self, bytes: &[u8]) -> Option<(message::Memory, u64)> {
-        let (BlockId { index, generation }, offset) = self.plane.as_ref()?.locate(bytes)?;
-        Some((message::Memory::Block(message::Block { index, generation }), offset))
+        if let Some((BlockId { index, generation }, offset)) = self.plane.as_ref().and_then(|plane| plane.locate(bytes))
+        {
+            return Some((message::Memory::Block(message::Block { index, generation }), offset));
+        }
+        let (region, offset) = self.region(bytes)?;
+        Some((message::Memory::Region(region), offset))
     }
 
-    /// Writes into a request's metadata which of its tensors are in shared memory, and where.
+    fn region(&self, bytes: &[u8]) -> Option<(message::Region, u64)> {
+        let Located { id, path, start, len, offset } = self.regions.as_ref()?.locate(bytes)?;
+        Some((message::Region { id, path, start, len }, offset))
+    }
+
+    /// Writes into a request's metadata which of its tensors are in shared memory, and where outputs go.
     pub(crate) fn place(&self, request: &Request, frame: &mut message::Request) {
-        if self.plane.is_none() {
+        if self.plane.is_none() && self.regions.is_none() {
             return;
         }
         let place = |(number, tensor): (u32, &Tensor)| {
@@ -46,6 +57,12 @@ impl SharedMemory {
             Some(message::Place { tensor: number, offset, memory: Some(memory) })
         };
         frame.places = (0..).zip(&request.inputs).filter_map(place).collect();
+        let destination = |one: &Destination| {
+            let (region, offset) = self.region(&one.room)?;
+            let (output, len) = (one.output.clone(), one.room.len() as u64);
+            Some(message::Destination { output, region: Some(region), offset, len })
+        };
+        frame.destinations = request.destinations.iter().filter_map(destination).collect();
     }
 }
 

@@ -69,6 +69,7 @@ impl Pool {
         }
         tasks.spawn(crate::deadline::expire_forever(Arc::clone(&inner)));
         tasks.spawn(crate::objects::tidy_forever(Arc::clone(&inner)));
+        tasks.spawn(crate::regions::forget_forever(Arc::clone(&inner)));
         let running = Running { supervisors, tasks, drain, kill, first: first_seen, _directory: directory };
         Ok((Self { inner }, running))
     }

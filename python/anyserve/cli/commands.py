@@ -100,6 +100,9 @@ MaxMessage = Annotated[
     int | None, _option("--max-message-mb", "Largest message in MiB.  [default: 1024]", min=1, max=MOST)
 ]
 ServerId = Annotated[str | None, _option("--server-id", "Name in the server's metadata.  [default: anyserve]")]
+ClientShm = Annotated[
+    bool | None, _option("--client-shm", "Take tensors in shared memory of trusted clients on this machine.")
+]
 MaxQueue = Annotated[
     int | None, _option("--max-queue", "Requests that may wait per capability.  [default: 1024]", min=1, max=MOST)
 ]
@@ -164,6 +167,7 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     python: Python = None,
     max_message_mb: MaxMessage = None,
     server_id: ServerId = None,
+    client_shm: ClientShm = None,
     max_queue: MaxQueue = None,
     object_store: ObjectStore = None,
     object_threshold: ObjectThreshold = None,

@@ -192,8 +192,8 @@ fn wrong_answers(value: &Bound<'_, PyAny>, len: Option<usize>, function: &str, r
 // === impl Member ===
 
 impl Member {
-    fn claim(py: Python<'_>, session: &Arc<Session>, incoming: Incoming) -> Option<Self> {
-        let call = claim(py, session, &incoming)?;
+    fn claim(py: Python<'_>, session: &Arc<Session>, mut incoming: Incoming) -> Option<Self> {
+        let call = claim(py, session, &mut incoming)?;
         // Without its objects the call is dropped, and that answers.
         Self::new(py, call, incoming).map_err(|error| error.write_unraisable(py, None)).ok()
     }

@@ -1,10 +1,12 @@
 //! One request under way. It is answered exactly once: by its handler, or when it is dropped.
 
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyserve_core::{Code, Error};
+use anyserve_wire::message;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -12,9 +14,11 @@ use super::context::{Context, Stream};
 use super::failure::error_of;
 use super::flow::Room;
 use super::inbox::Incoming;
+use super::places::TRUNCATED;
 use super::reply::{Encoded, Reply, encode, response_of};
 use super::session::Session;
 use super::table::Row;
+use crate::errors::to_py;
 use crate::kserve::{ModelInferRequest, errors_class};
 
 /// A request whose handler has started.
@@ -25,6 +29,9 @@ pub(super) struct Call {
     row: usize,
     started: Instant,
     answered: AtomicBool,
+    /// Regions of clients' memory that its inputs lie in.
+    regions: Vec<u64>,
+    destinations: Vec<message::Destination>,
 }
 
 /// A request that is ready for its handler.
@@ -39,21 +46,21 @@ pub(super) struct Started<'py> {
 pub(super) fn start<'py>(
     py: Python<'py>,
     session: &Arc<Session>,
-    incoming: Incoming,
+    mut incoming: Incoming,
 ) -> Option<PyResult<Started<'py>>> {
-    let call = claim(py, session, &incoming)?;
+    let call = claim(py, session, &mut incoming)?;
     Some(Started::new(py, call, incoming))
 }
 
 /// Claims a request; `None` if the runtime took it back or its time is over, which is then answered.
-pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &Incoming) -> Option<Arc<Call>> {
-    let (&Incoming { id, row, slot, deadline, .. }, started) = (incoming, Instant::now());
+pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &mut Incoming) -> Option<Arc<Call>> {
+    let (&mut Incoming { id, row, slot, deadline, .. }, started) = (&mut *incoming, Instant::now());
     // The runtime's timer may be late by a moment; what is overdue does not start all the same.
     let refused = match deadline {
         Some(deadline) if deadline <= started => Some(Reply::too_late()),
         _ if !session.link.slots.start(slot, id) => Some(Reply::taken_back()),
         // It was not taken back, so its memory is still the request's: a defect.
-        _ => incoming.lost.then(|| Reply::failed(&Error::internal("the inputs are not in shared memory"), 0)),
+        _ => incoming.lost.as_ref().map(|lost| Reply::failed(lost, 0)),
     };
     if let Some(refused) = refused {
         session.link.push(py, &[refused.outgoing(id)]);
@@ -61,7 +68,9 @@ pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &Incoming)
         return None;
     }
     let session = Arc::clone(session);
-    let call = Arc::new(Call { session, id, slot, row, started, answered: AtomicBool::new(false) });
+    let (regions, destinations) = (take(&mut incoming.regions), take(&mut incoming.destinations));
+    let answered = AtomicBool::new(false);
+    let call = Arc::new(Call { session, id, slot, row, started, answered, regions, destinations });
     if call.row().handler.stream {
         call.session.flows.open(id, call.session.link.window);
     }
@@ -170,7 +179,12 @@ impl Call {
         request: &Bound<'_, ModelInferRequest>,
         compute_ns: u64,
     ) -> PyResult<Encoded> {
-        encode(&response_of(value, request)?, &self.session, compute_ns)
+        let encoded = encode(&response_of(value, request)?, &self.session, &self.destinations, compute_ns)?;
+        // Asked last: what was read of memory that was taken away meanwhile are zeros.
+        if self.regions.iter().any(|region| self.session.link.memory.regions.is_broken(*region)) {
+            return Err(to_py(value.py(), &Error::invalid(TRUNCATED)));
+        }
+        Ok(encoded)
     }
 
     fn push(&self, py: Python<'_>, reply: &Reply) {

@@ -1,17 +1,16 @@
 //! What comes from the runtime: bytes to orders.
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::Limits;
-use anyserve_shm::{Attached, SLOTS};
+use anyserve_core::{Error, Limits};
+use anyserve_shm::SLOTS;
 use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
 use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use super::places::RequestPlaces;
+use super::places::{self, Memory, RequestPlaces};
 use crate::kserve::RequestParts;
 
 /// A request as it was read; nothing of it is Python's yet.
@@ -24,8 +23,12 @@ pub(super) struct Incoming {
     pub(super) deadline: Option<Instant>,
     pub(super) parts: RequestParts,
     pub(super) headers: Vec<message::Header>,
-    /// Its inputs were in shared memory and are there no more: the runtime has taken it back.
-    pub(super) lost: bool,
+    /// Regions of clients' memory that its inputs lie in.
+    pub(super) regions: Vec<u64>,
+    /// Outputs that are to be written to clients' memory.
+    pub(super) destinations: Vec<message::Destination>,
+    /// Why its inputs are not in shared memory. As a rule the runtime has taken it back, and then it does not matter.
+    pub(super) lost: Option<Error>,
 }
 
 /// What one call of a handler is given.
@@ -42,6 +45,7 @@ pub(super) enum Order {
     Cancel(u64),
     Credit(u64, u64),
     View(u64, message::View),
+    Forget(u64),
     Drain,
     Ping(u64),
 }
@@ -74,14 +78,14 @@ pub(super) struct Inbox {
     decoder: Decoder,
     /// The largest batch of each handler; 0 for one that takes single requests.
     batches: Vec<u32>,
-    plane: Option<Arc<Attached>>,
+    memory: Memory,
 }
 
 // === impl Inbox ===
 
 impl Inbox {
-    pub(super) fn new(limits: Limits, batches: Vec<u32>, plane: Option<Arc<Attached>>) -> Self {
-        Self { decoder: Decoder::new(limits), batches, plane }
+    pub(super) fn new(limits: Limits, batches: Vec<u32>, memory: Memory) -> Self {
+        Self { decoder: Decoder::new(limits), batches, memory }
     }
 
     /// Reads once. `DONTWAIT` among the flags makes it return at once.
@@ -115,6 +119,10 @@ impl Inbox {
                 Ok(Order::Credit(frame.id, credit.bytes))
             }
             Kind::View => Ok(Order::View(frame.id, frame.message().map_err(Violation::Wire)?)),
+            Kind::Release => {
+                let release: message::Release = frame.message().map_err(Violation::Wire)?;
+                Ok(Order::Forget(release.region))
+            }
             Kind::Drain => Ok(Order::Drain),
             Kind::Ping => Ok(Order::Ping(frame.id)),
             other => Err(Violation::Unexpected(other)),
@@ -148,14 +156,15 @@ impl Inbox {
         let handlers = self.batches.len();
         let row = within(meta.handler, handlers).ok_or(Violation::Handler { got: meta.handler, handlers })?;
         let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
-        let read = request_of(&mut meta, body, &mut RequestPlaces::new(self.plane.as_ref()));
-        let lost = matches!(read, Err(MessageError::Place { .. }));
-        let (inputs, parameters) = if lost { Default::default() } else { read.map_err(Violation::Message)? };
+        let read = request_of(&mut meta, body, &mut RequestPlaces::new(&self.memory));
+        let lost = matches!(read, Err(MessageError::Place { .. })).then(|| places::lost(&meta.places));
+        let (inputs, parameters) = if lost.is_some() { Default::default() } else { read.map_err(Violation::Message)? };
+        let regions = places::regions(&meta.places).collect();
         let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
         let deadline = remaining.and_then(|remaining| Instant::now().checked_add(remaining));
-        let message::Request { model, version, id: caller_id, outputs, headers, attempt, .. } = meta;
+        let message::Request { model, version, id: caller_id, outputs, headers, attempt, destinations, .. } = meta;
         let parts = RequestParts { model, version, id: caller_id, inputs, outputs, parameters };
-        Ok(Incoming { id, row, slot, attempt, deadline, parts, headers, lost })
+        Ok(Incoming { id, row, slot, attempt, deadline, parts, headers, regions, destinations, lost })
     }
 }
 

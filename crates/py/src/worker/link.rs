@@ -15,6 +15,7 @@ use rustix::net::RecvFlags;
 
 use super::inbox::read;
 use super::outbox::{Outbox, Outgoing};
+use super::places::Memory;
 
 /// A connection that was welcomed.
 pub(super) struct Link {
@@ -26,8 +27,8 @@ pub(super) struct Link {
     pub(super) limits: Limits,
     /// Bytes of a stream that may be unacknowledged.
     pub(super) window: i64,
-    /// The object plane, if this replica has one.
-    pub(super) plane: Option<Arc<Attached>>,
+    /// Memory that is shared with the runtime.
+    pub(super) memory: Memory,
 }
 
 // === impl Link ===
@@ -46,8 +47,9 @@ impl Link {
         let slots = SlotTable::open(Path::new(&welcome.slots)).map_err(io::Error::other)?;
         let window = i64::try_from(welcome.stream_window).unwrap_or(i64::MAX);
         let plane = welcome.plane.as_ref().map(attach).transpose()?;
+        let memory = Memory { plane, regions: Arc::default() };
         let socket = Arc::new(socket);
-        Ok(Self { outbox: Mutex::new(Outbox::new(Arc::clone(&socket))), socket, slots, limits, window, plane })
+        Ok(Self { outbox: Mutex::new(Outbox::new(Arc::clone(&socket))), socket, slots, limits, window, memory })
     }
 
     /// Appends a frame without a body, and sends it with whatever is pending. Needs no interpreter.

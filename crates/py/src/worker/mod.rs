@@ -15,6 +15,7 @@ mod batch;
 mod bridge;
 mod call;
 mod context;
+mod deliver;
 mod exchange;
 mod failure;
 mod flow;

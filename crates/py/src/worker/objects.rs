@@ -38,7 +38,7 @@ const BYTES: &str = "bytes";
 impl ObjectPlane {
     /// The object plane of this worker; `None` if its replica has none.
     pub(super) fn of(session: &Arc<Session>) -> Option<Self> {
-        let plane = session.link.plane.as_ref()?;
+        let plane = session.link.memory.plane.as_ref()?;
         Some(Self { session: Arc::clone(session), plane: Arc::clone(plane) })
     }
 

@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use super::deliver::deliver;
 use super::outbox::Outgoing;
 use super::session::Session;
 use super::share::{Shared, share};
@@ -58,6 +59,7 @@ pub(super) fn response_of<'py>(
 pub(super) fn encode(
     response: &Bound<'_, ModelInferResponse>,
     session: &Session,
+    destinations: &[message::Destination],
     compute_ns: u64,
 ) -> PyResult<Encoded> {
     let py = response.py();
@@ -80,6 +82,7 @@ pub(super) fn encode(
         pieces.push(piece);
     }
     check_size(&meta, &pieces, &session.link.limits)?;
+    let pieces = deliver(py, &session.link.memory, destinations, &mut meta, pieces)?;
     let Shared { inline, places, len } = share(py, session, pieces)?;
     meta.places = places;
     let meta = Frame::with_meta(Kind::Done, 0, &meta).meta;

@@ -44,7 +44,7 @@ impl Session {
     pub(super) fn new(link: Link, rows: Vec<Row>, router: Option<Router>) -> Self {
         let batches = rows.iter().map(|row| row.handler.max_batch_size).collect();
         Self {
-            inbox: Mutex::new(Inbox::new(link.limits, batches, link.plane.clone())),
+            inbox: Mutex::new(Inbox::new(link.limits, batches, link.memory.clone())),
             link,
             rows,
             flows: Flows::default(),
@@ -204,6 +204,7 @@ impl Session {
                 }
             }
             Order::View(id, view) => self.answered(id, view),
+            Order::Forget(region) => self.link.memory.regions.forget(region),
             Order::Drain => self.drain(),
             Order::Ping(id) => self.link.send_detached(&Frame::bare(Kind::Pong, id)),
         }

@@ -17,22 +17,24 @@ pub(super) struct Shared {
     pub(super) len: usize,
 }
 
-/// Puts those pieces into the arena that are large enough. Where there is no room, they go over the socket.
+/// Puts those pieces, given with their tensors' numbers, into the arena that are large enough. Where there is no room, they go over the socket.
 ///
 /// A piece that lies in the arena, such as an input that is returned, is not copied; its block gets one pin more, which
 /// the runtime gives back.
-pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<Piece>) -> PyResult<Shared> {
+pub(super) fn share(py: Python<'_>, session: &Session, pieces: Vec<(u32, Piece)>) -> PyResult<Shared> {
     let mut on_way = Shared { inline: Vec::new(), places: Vec::new(), len: 0 };
-    let threshold = session.link.plane.as_ref().map_or(usize::MAX, |plane| plane.threshold().max(1));
-    let (Some(arena), true) = (&session.link.plane, pieces.iter().any(|piece| piece.len() >= threshold)) else {
-        on_way.inline = pieces;
+    let arena = session.link.memory.plane.as_ref();
+    let threshold = arena.map_or(usize::MAX, |plane| plane.threshold().max(1));
+    let (Some(arena), true) = (arena, pieces.iter().any(|(_, piece)| piece.len() >= threshold)) else {
+        on_way.inline = pieces.into_iter().map(|(_, piece)| piece).collect();
         return Ok(on_way);
     };
-    let ways: Vec<_> = pieces.iter().map(|piece| Way::of(arena, piece, threshold)).collect();
-    let moving = pieces.iter().zip(&ways).filter(|(_, way)| matches!(way, Way::Moves)).map(|(piece, _)| piece.len());
+    let ways: Vec<_> = pieces.iter().map(|(_, piece)| Way::of(arena, piece, threshold)).collect();
+    let moving =
+        pieces.iter().zip(&ways).filter(|(_, way)| matches!(way, Way::Moves)).map(|((_, piece), _)| piece.len());
     let room = room_for(py, session, moving)?;
     let mut next = 0;
-    for (number, (piece, way)) in (0..).zip(pieces.into_iter().zip(ways)) {
+    for ((number, piece), way) in pieces.into_iter().zip(ways) {
         let place = match (way, &room) {
             (Way::There(block, offset), _) => Some((block, offset)),
             (Way::Moves, Some(room)) => {
