@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelInferResponse,
         TensorSpec,
     )
+    from anyserve.objects import Objects, ObjectStat, ObjRef, StoreUsage
 
 __all__ = [
     "AnyServe",
@@ -30,6 +31,10 @@ __all__ = [
     "InferOutput",
     "ModelInferRequest",
     "ModelInferResponse",
+    "ObjRef",
+    "ObjectStat",
+    "Objects",
+    "StoreUsage",
     "Stream",
     "TensorSpec",
 ]
@@ -44,6 +49,10 @@ _HOMES = {
     "InferOutput": "kserve",
     "ModelInferRequest": "kserve",
     "ModelInferResponse": "kserve",
+    "ObjRef": "objects",
+    "ObjectStat": "objects",
+    "Objects": "objects",
+    "StoreUsage": "objects",
     "Stream": "context",
     "TensorSpec": "kserve",
 }

@@ -12,6 +12,7 @@ from typing import Any, Literal, Never, Self, SupportsIndex, TypeAlias, final
 import numpy.typing as npt
 
 from anyserve.handlers import Handler
+from anyserve.objects import Objects
 
 _Parameter: TypeAlias = bool | int | float | str
 _Array: TypeAlias = npt.NDArray[Any]
@@ -101,7 +102,7 @@ class InferInput:
     Args:
         name: unique among the inputs of the request.
         datatype_or_array: name of the datatype, such as ``"FP32"``, or an array that gives datatype and shape. What is
-            no array is given to `numpy.asarray`; text and bytes become BYTES.
+            no array is given to `numpy.asarray`; text and bytes become BYTES. An `ObjRef` makes a reference.
         shape: dimensions, none negative; not with an array.
         datatype: the datatype that the array must have; ``"BF16"`` rounds a float32 array to nearest, ties to even.
         contents: the elements; not with an array.
@@ -141,6 +142,18 @@ class InferInput:
     def parameters(self) -> dict[str, _Parameter]:
         """Parameters of this tensor alone."""
 
+    @property
+    def objref(self) -> ObjRef | None:
+        """The reference that the caller sent; ``None`` if the input is not, and was not, one.
+
+        The runtime puts the object in its place where that is an array or bytes: then datatype, shape and elements are
+        the object's, and the parameter ``objref`` is the reference's text. Where the object is a dict, the input is the
+        reference itself, and the parameter ``objref`` is true: read it with ``context.objects.get``.
+
+        Raises:
+            InvalidInput: the input says that it is a reference, and is none.
+        """
+
     def as_numpy(self) -> _Array:
         """The tensor as a read-only array with shape `shape`; the same object each time.
 
@@ -148,6 +161,7 @@ class InferInput:
         give an ``object`` array of `bytes`, BF16 a float32 array: those are copies.
         """
 
+    def _value(self) -> _Array | ObjRef: ...
     def __eq__(self, value: object, /) -> bool: ...
 
 @final
@@ -233,6 +247,14 @@ class InferOutput:
     def parameters(self) -> dict[str, _Parameter]:
         """Parameters of this tensor alone."""
 
+    @property
+    def objref(self) -> ObjRef | None:
+        """The reference that it is, or that its elements were resolved from; ``None`` if it is neither.
+
+        Raises:
+            ValueError: it says that it is a reference, and is none.
+        """
+
     def as_numpy(self) -> _Array:
         """The tensor as a read-only array with shape `shape`; BYTES as ``object``, BF16 as float32.
 
@@ -240,6 +262,7 @@ class InferOutput:
             ValueError: the contents do not fit datatype and shape.
         """
 
+    def _value(self) -> _Array | ObjRef: ...
     def __eq__(self, value: object, /) -> bool: ...
 
 @final
@@ -291,7 +314,8 @@ class ModelInferResponse:
         Args:
             name: unique among the outputs of the response.
             datatype_or_array: name of the datatype, such as ``"FP32"``, or an array that gives datatype and shape. What
-                is no array is given to `numpy.asarray`; text and bytes become BYTES, a `str` as UTF-8.
+                is no array is given to `numpy.asarray`; text and bytes become BYTES, a `str` as UTF-8. An `ObjRef`
+                makes a reference.
             shape: dimensions, none negative; not with an array.
             datatype: the datatype that the array must have; ``"BF16"`` rounds a float32 array to nearest, ties to even.
             parameters: of this tensor alone.
@@ -314,6 +338,102 @@ class Buffer:
     """Read-only bytes of a tensor: the base object of the arrays that `InferInput.as_numpy` gives."""
 
     def __len__(self) -> int: ...
+
+# === the object plane ===
+
+@final
+class ObjRef:
+    """A reference to an object: small, hashable, equal to its copies, and of no use to who was not given it.
+
+    As a text it is ``objref:<store>-<index>-<generation>``, hexadecimal, of 49 characters. It stays what it is when its
+    object is gone: using it raises `NotFound`, and it never means another object. As an input or output it is BYTES
+    with the shape ``[1]`` and the parameter ``objref`` = true.
+
+    Args:
+        text: what `str` gives of one.
+
+    Raises:
+        InvalidInput: the text is no reference.
+    """
+
+    def __new__(cls, text: str) -> ObjRef: ...
+    @property
+    def store(self) -> str:
+        """The store that it was made in, as 16 hexadecimal digits."""
+
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[type[ObjRef], tuple[str]]: ...
+
+@final
+class ObjectPlane:
+    """The worker's end of the object plane; apps use `anyserve.objects.Objects`, which is built on it.
+
+    An object is a list of tensors and one of three kinds: ``"array"`` and ``"bytes"`` (one tensor of UINT8) have one
+    part, named ``"value"``; ``"dict"`` has one for each of its entries, by name. Names, datatypes, shapes and
+    parameters of the parts come back as they were given; a part that is to be read as `bytes` has the parameter
+    ``bytes`` = true.
+    """
+
+    def create(
+        self,
+        kind: Literal["array", "bytes", "dict"],
+        parts: list[InferOutput],
+        key: str | None,
+        ttl_s: float,
+        cacheable: bool,
+        durable: bool,
+        checksum: bool,
+    ) -> ObjRef:
+        """Copy tensors into a new object. Blocks, without the GIL.
+
+        Args:
+            kind: what the parts are.
+            parts: the tensors, at least one, with different names.
+            key: a name to look it up by; ``None`` for none.
+            ttl_s: seconds that it lives, above 0.
+            cacheable: it may be evicted.
+            durable: it is to outlive this replica.
+            checksum: what is read is compared with what was written.
+
+        Raises:
+            ValueError: a part whose contents do not fit its datatype and shape.
+            ObjectStoreFull: there is no room; nothing was stored.
+            Unsupported: there is no object store, or none for durable objects.
+        """
+
+    def get(self, ref: ObjRef, timeout_s: float | None) -> tuple[Literal["array", "bytes", "dict"], list[InferInput]]:
+        """Give kind and parts of an object. Blocks, without the GIL.
+
+        Returns:
+            The kind, and the parts in their order, whose arrays are views on shared memory that keep it by themselves.
+
+        Raises:
+            NotFound: there is no such object.
+            DeadlineExceeded: the time was over before it was here.
+            Unavailable: the replica that has it does not answer.
+            ObjectStoreFull: it is elsewhere, and there is no room for a copy here.
+        """
+
+    def lookup(self, key: str, timeout_s: float | None) -> ObjRef | None:
+        """Give the newest object with a key, if there is one. Blocks, without the GIL.
+
+        Raises:
+            DeadlineExceeded: the time was over before the answer was here.
+        """
+
+    def delete(self, ref: ObjRef) -> bool:
+        """Delete an object; false if there was none. Blocks, without the GIL."""
+
+    def stat(self, ref: ObjRef) -> dict[str, Any]:
+        """Describe an object, by the fields of `anyserve.objects.ObjectStat`. Blocks, without the GIL.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+    def usage(self) -> dict[str, Any]:
+        """Describe the store, by the fields of `anyserve.objects.StoreUsage`. Blocks, without the GIL."""
 
 # === inside a handler ===
 
@@ -369,8 +489,12 @@ class Context:
         """The logger ``anyserve.handler``, with `request_id` in each record."""
 
     @property
-    def objects(self) -> Never:
-        """Not part of this version: raises `Unsupported`."""
+    def objects(self) -> Objects:
+        """The object plane: values that all workers of the replica share.
+
+        Raises:
+            Unsupported: this replica has no object store (``--object-store 0``), or the context was made by a test.
+        """
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0; ``None`` if there is none."""

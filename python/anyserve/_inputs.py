@@ -1,12 +1,13 @@
 """What a client is given for an input, as a tensor.
 
-A value is an array, a scalar, a `str`, `bytes`, a nested list or tuple of those, an `InferInput`, or a dict
-``{"data": …, "datatype": …, "shape": …, "parameters": …}`` of which only ``data`` must be there.
+A value is an array, a scalar, a `str`, `bytes`, a nested list or tuple of those, an `InferInput`, an `ObjRef`, or a
+dict ``{"data": …, "datatype": …, "shape": …, "parameters": …}`` of which only ``data`` must be there.
 
 - An array keeps its datatype and shape. A NumPy scalar has the shape ``[1]``.
 - `str` and `bytes` become BYTES; text is UTF-8.
 - `bool` becomes BOOL, `int` INT64 (UINT64 above 2**63 - 1), `float` FP64. Python's numbers have no size of their own,
   so they are *weak*: where the server declares a datatype for the input that takes such numbers, they are sent as that.
+- An `ObjRef` stands for the object: the handler gets that. It is one input, never an element of one.
 - One scalar, text or bytes is a tensor of the shape ``[1]``; a list has the shape of its nesting.
 - ``datatype`` converts, and refuses what would change a value beyond rounding. Bytes given for a datatype other than
   BYTES are raw: little-endian, row-major.
@@ -19,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from anyserve._core import InferInput
+from anyserve._core import InferInput, ObjRef
 from anyserve.errors import InvalidInput
 from anyserve.kserve import DATATYPES
 
@@ -124,12 +125,22 @@ def _explicit(name: str, given: Mapping[str, Any]) -> Tensor:
         raise InvalidInput(f"input {name!r} has the unknown datatype {datatype!r}; there are {', '.join(DATATYPES)}")
     if parameters is not None and not isinstance(parameters, Mapping):
         raise InvalidInput(f"input {name!r} has the parameters {parameters!r}: give a dict")
+    if isinstance(data, ObjRef):
+        return _of_reference(name, data, datatype, shape, parameters)
     if datatype not in (None, "BYTES") and isinstance(data, bytes | bytearray | memoryview):
         made = _raw(name, data, datatype, shape)
     else:
         made = _converted(_inferred(name, data), datatype)
         made = made if shape is None else _reshaped(made, shape)
     return replace(made, parameters=parameters, weak=made.weak and datatype is None)
+
+
+def _of_reference(
+    name: str, ref: ObjRef, datatype: Any = None, shape: Any = None, parameters: Mapping[str, Any] | None = None
+) -> Tensor:
+    if datatype is not None or shape is not None:
+        raise InvalidInput(f"input {name!r} is a reference: datatype and shape are those of its object, leave them out")
+    return Tensor(name, "BYTES", (1,), [str(ref)], {**(parameters or {}), "objref": True})
 
 
 def _raw(name: str, data: bytes | bytearray | memoryview, datatype: str, shape: Any) -> Tensor:
@@ -182,8 +193,10 @@ def _inferred(name: str, value: Any) -> Tensor:
         return Tensor(name, "BYTES", (1,), [bytes(value)])
     if isinstance(value, np.ndarray):
         return _of_array(name, value)
+    if isinstance(value, ObjRef):
+        return _of_reference(name, value)
     leaf = _first_leaf(value)
-    if isinstance(leaf, str | bytes):
+    if isinstance(leaf, str | bytes | ObjRef):
         return _of_texts(name, value)
     array = _as_array(name, value)
     made = _of_array(
@@ -263,6 +276,11 @@ def _of_elements(name: str, array: Array) -> Tensor:
     for place, element in enumerate(elements):
         if isinstance(element, list | tuple):
             raise InvalidInput(f"input {name!r} is no array: its rows have different lengths")
+        if isinstance(element, ObjRef):
+            raise InvalidInput(
+                f"input {name!r} has a reference as element {place}: a reference stands for a whole input; give each "
+                "one an input of its own, or store the arrays together as one dict"
+            )
         if not isinstance(element, str | bytes):
             kind = type(element).__name__
             raise InvalidInput(

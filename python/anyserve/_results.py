@@ -6,16 +6,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy.typing as npt
-
 from anyserve import _core
-from anyserve._core import ModelInferResponse
+from anyserve._core import InferOutput, ModelInferResponse
+from anyserve.errors import Internal
 
 _Answer = TypeVar("_Answer")
 
 
-class InferResult(Mapping[str, npt.NDArray[Any]]):
-    """One response: a mapping from the names of the outputs to their arrays.
+class InferResult(Mapping[str, Any]):
+    """One response: a mapping from the names of the outputs to their arrays, or to an `ObjRef` where the output is one.
 
     Arrays are read-only views of what arrived; they stay valid after the client is closed. BYTES give arrays of
     `bytes`, BF16 gives float32.
@@ -34,10 +33,16 @@ class InferResult(Mapping[str, npt.NDArray[Any]]):
         """Parameters of the response."""
         return self.response.parameters
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+    def __getitem__(self, name: str) -> Any:
+        """Give an output: an array or, where the handler answered with a reference, an `ObjRef`.
+
+        Raises:
+            KeyError: there is no such output; the message names those that there are.
+            Internal: the output says that it is a reference, and is none.
+        """
         for output in self.response.outputs:
             if output.name == name:
-                return output.as_numpy()
+                return _value(output)
         raise KeyError(f"no output {name!r}; there are {', '.join(self) or 'none'}")
 
     def __iter__(self) -> Iterator[str]:
@@ -48,6 +53,13 @@ class InferResult(Mapping[str, npt.NDArray[Any]]):
 
     def __repr__(self) -> str:
         return f"InferResult({dict(self)!r})"
+
+
+def _value(output: InferOutput) -> Any:
+    try:
+        return output._value()  # noqa: SLF001 - the other half of what a result is
+    except ValueError as error:
+        raise Internal(f"the answer breaks the protocol: {error}") from None
 
 
 class ResultStream(Iterator[InferResult]):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal, get_args, get_origin
 
-from anyserve._tensors import Reader, reader_for
+from anyserve._tensors import ARRAYS, Reader, reader_for
 from anyserve.errors import StartError
 
 Kind = Literal["sync", "async", "generator", "async_generator"]
@@ -247,15 +247,15 @@ def _add_input(inputs: dict[str, Reader], parameter: inspect.Parameter, name: st
             f"{name!r} has the parameter '{parameter}', which no input can be given to by name; "
             "write one parameter per input (or take the request: `request: ModelInferRequest`)"
         )
-    annotation = None if _is_free(parameter) else _without_none(parameter.annotation)
+    annotation = None if _is_free(parameter) else _without_reference(_without_none(parameter.annotation))
     reader = reader_for(type_name(annotation), element_name(annotation))
     if reader is not None:
         inputs[parameter.name] = reader
     elif parameter.default is parameter.empty:
         raise StartError(
             f"the parameter {parameter.name!r} of {name!r} has the type {type_name(annotation)!r}, which no input can "
-            "be read as; use np.ndarray, str, bytes, int, float, bool or a list[…] of those, or take the request: "
-            "`request: ModelInferRequest`"
+            "be read as; use np.ndarray, str, bytes, int, float, bool or a list[…] of those, ObjRef, or take the "
+            "request: `request: ModelInferRequest`"
         )
 
 
@@ -269,6 +269,17 @@ def _without_none(annotation: Any) -> Any:
     if isinstance(annotation, str):
         return annotation.replace("| None", "").replace("None |", "").strip()
     return members[0] if has_none and len(members) == 1 else annotation
+
+
+def _without_reference(annotation: Any) -> Any:
+    """Take `np.ndarray | ObjRef` for an array: where there is none, the reference is given anyway."""
+    if isinstance(annotation, str):
+        members: list[Any] = [member.strip() for member in annotation.split("|")]
+    else:
+        members = list(get_args(annotation))
+    others = [member for member in members if type_name(member) != "ObjRef"]
+    alone = len(members) == 2 and len(others) == 1 and type_name(others[0]) in ARRAYS
+    return others[0] if alone else annotation
 
 
 def type_name(annotation: Any) -> str:

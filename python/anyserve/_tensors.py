@@ -1,6 +1,7 @@
 """Between the tensors of a request and the values that a typed handler takes and returns.
 
-Taking: an array as it is, or one element as `str`, `bytes`, `int`, `float` or `bool`, or all elements as a list.
+Taking: an array as it is, or one element as `str`, `bytes`, `int`, `float` or `bool`, or all elements as a list. A
+reference to an array or to bytes was resolved before; one to a dict is given as an `ObjRef` where an array would be.
 Giving: a dict from names to values; without names one value, or a tuple in the order of the declared outputs. A value
 is an array, or whatever NumPy makes one of; a scalar, a text or bytes become one element with shape ``[1]``.
 """
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from anyserve._core import ObjRef
 from anyserve.errors import InvalidInput
 from anyserve.kserve import InferInput, ModelInferRequest, ModelInferResponse, TensorSpec
 
@@ -24,6 +26,9 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {datatype: np.dtype(made_of) for datatype
     "FP64": np.float64, "BYTES": np.object_, "BF16": np.float32,
 }.items()}  # fmt: skip
 """What an output of each datatype is made of; BF16 has no NumPy type and is rounded from float32."""
+
+ARRAYS = ("", "ndarray", "NDArray", "ArrayLike")
+"""Types of parameters that get the array; empty is none."""
 
 _KINDS = {"int": "iu", "float": "fiu", "bool": "b", "str": "OSU", "bytes": "OSU"}
 """Which kinds of array an element of each Python type may come from."""
@@ -39,8 +44,10 @@ def reader_for(type_name: str, element: str) -> Reader | None:
     Returns:
         The reader, or ``None`` for a type that no input can become.
     """
-    if type_name in ("", "ndarray", "NDArray", "ArrayLike"):
-        return InferInput.as_numpy
+    if type_name in ARRAYS:
+        return InferInput._value  # noqa: SLF001 - the other half of what a typed handler takes
+    if type_name == "ObjRef":
+        return _reference
     if type_name == "InferInput":
         return _itself
     if type_name in ("list", "Sequence") and element in ("", "Any", *_KINDS):
@@ -48,6 +55,13 @@ def reader_for(type_name: str, element: str) -> Reader | None:
     if type_name in _KINDS:
         return lambda tensor: _one(tensor, type_name)
     return None
+
+
+def _reference(tensor: InferInput) -> ObjRef:
+    ref = tensor.objref
+    if ref is None:
+        raise InvalidInput(f"input {tensor.name!r} is a {tensor.datatype} tensor, expected a reference to an object")
+    return ref
 
 
 def _itself(tensor: InferInput) -> InferInput:
@@ -62,7 +76,9 @@ def _one(tensor: InferInput, wanted: str) -> Any:
 
 
 def _elements(tensor: InferInput, wanted: str) -> Array:
-    array: Array = tensor.as_numpy()
+    array = tensor._value()  # noqa: SLF001 - the other half of what a typed handler takes
+    if isinstance(array, ObjRef):
+        raise InvalidInput(f"input {tensor.name!r} is a reference to an object that is no array")
     if wanted and array.dtype.kind not in _KINDS[wanted]:
         raise InvalidInput(f"input {tensor.name!r} has datatype {tensor.datatype}, which is no {wanted}")
     if wanted == "str":
@@ -142,12 +158,23 @@ class Writer:
 
     def _add(self, response: ModelInferResponse, name: str, value: Any) -> None:
         spec = self._specs.get(name)
+        if isinstance(value, ObjRef):
+            self._check_reference(spec)
+            response.add_output(name, value)
+            return
         if spec is None:
             response.add_output(name, as_array(value))
             return
         array = as_array(value, spec.datatype)
         self._check(array, spec)
         response.add_output(name, array, datatype=spec.datatype)
+
+    def _check_reference(self, spec: TensorSpec | None) -> None:
+        if spec is not None and (spec.datatype != "BYTES" or spec.shape not in ((1,), (-1,))):
+            raise TypeError(
+                f"{self._function!r} returned {spec.name!r} as a reference, but declares {spec.datatype} with shape "
+                f'{list(spec.shape)}; declare TensorSpec({spec.name!r}, "BYTES", [1])'
+            )
 
     def _check(self, array: Array, spec: TensorSpec) -> None:
         if array.dtype != _DTYPES[spec.datatype]:

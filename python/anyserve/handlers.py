@@ -101,7 +101,7 @@ def to_response(value: Any, request: ModelInferRequest) -> ModelInferResponse:
     """Make a response of what a handler that takes the request returned, yielded or sent.
 
     Args:
-        value: a response, or a dict from output names to arrays.
+        value: a response, or a dict from output names to arrays or references.
         request: what it answers: its id and model name are those of the response.
 
     Raises:
@@ -190,7 +190,7 @@ class _Arguments:
         if reader is not None:
             return reader(tensor)
         if self._signature.rest and tensor.name not in self._signature.closed:
-            return tensor.as_numpy()
+            return tensor._value()  # noqa: SLF001 - the other half of what a typed handler takes
         takes = ", ".join(self._signature.inputs) or "no inputs"
         raise InvalidInput(f"unexpected input {tensor.name!r}: {self._name!r} takes {takes}")
 

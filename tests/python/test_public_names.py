@@ -11,7 +11,7 @@ import anyserve
 def test_the_public_names_are_these():
     assert anyserve.__all__ == [
         "AnyServe", "AsyncClient", "Client", "Contents", "Context", "InferInput", "InferOutput", "ModelInferRequest",
-        "ModelInferResponse", "Stream", "TensorSpec",
+        "ModelInferResponse", "ObjRef", "ObjectStat", "Objects", "StoreUsage", "Stream", "TensorSpec",
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ mod bench;
 mod client;
 mod errors;
 mod kserve;
+mod objref;
 mod serve;
 mod worker;
 
@@ -21,6 +22,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(module)?;
     client::register(module)?;
     kserve::register(module)?;
+    objref::register(module)?;
     serve::register(module)?;
     worker::register(module)?;
     bench::register(module)?;

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from anyserve._core import ObjRef
 from anyserve.kserve import DATATYPES
 
 
@@ -68,16 +69,16 @@ def _explicit(value: Any, datatype: str) -> dict[str, Any]:
     return {"data": value, "shape": list(np.shape(value)), "datatype": datatype}
 
 
-def shown(answer: Mapping[str, np.ndarray[Any, Any]], *, as_json: bool) -> str:
+def shown(answer: Mapping[str, np.ndarray[Any, Any] | ObjRef], *, as_json: bool) -> str:
     """Write an answer's outputs: a line each, or all of them as one JSON object."""
-    plain = {name: _plain(array) for name, array in answer.items()}
+    plain = {name: _plain(value) for name, value in answer.items()}
     if as_json:
         return json.dumps(plain, ensure_ascii=False)
     return "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items())
 
 
-def _plain(array: np.ndarray[Any, Any]) -> Any:
-    return _texts(array.tolist())
+def _plain(value: np.ndarray[Any, Any] | ObjRef) -> Any:
+    return str(value) if isinstance(value, ObjRef) else _texts(value.tolist())
 
 
 def _texts(value: Any) -> Any:

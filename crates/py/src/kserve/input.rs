@@ -1,5 +1,7 @@
 //! One input tensor of a request.
 
+use std::borrow::Cow;
+
 use anyserve_core::{Datatype, Parameters, Tensor};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -9,6 +11,7 @@ use super::contents::{Contents, Payload};
 use super::numpy::{from_array, name_or_array, view};
 use super::parameters::{dict_of, parameters_of};
 use super::tensor::{Label, check_len, invalid_input, shape_of};
+use crate::objref::{self, ObjRef};
 
 /// One input tensor of a request.
 #[pyclass(frozen, module = "anyserve._core")]
@@ -31,7 +34,7 @@ pub(crate) struct InferInput {
 
 impl InferInput {
     /// An input that was received, and checked.
-    pub(super) fn from_tensor(tensor: Tensor) -> Self {
+    pub(crate) fn from_tensor(tensor: Tensor) -> Self {
         let Tensor { name, datatype, shape, data, parameters } = tensor;
         Self::assemble(name, datatype, shape, Payload::Bytes(data), parameters)
     }
@@ -39,11 +42,21 @@ impl InferInput {
     /// The tensor to send; an array is read now.
     pub(crate) fn to_tensor(&self, py: Python<'_>) -> PyResult<Tensor> {
         let data = self.payload.to_bytes(py)?;
-        let parameters = match self.parameters.get(py) {
-            Some(dict) => parameters_of(dict.bind(py))?,
-            None => self.given.clone(),
-        };
+        let parameters = self.parameters_now(py)?.into_owned();
         Ok(Tensor { name: self.name.clone(), datatype: self.datatype, shape: self.shape.clone(), data, parameters })
+    }
+
+    /// The parameters: the dict's once somebody has it, who may have changed it.
+    fn parameters_now(&self, py: Python<'_>) -> PyResult<Cow<'_, Parameters>> {
+        match self.parameters.get(py) {
+            Some(dict) => parameters_of(dict.bind(py)).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(&self.given)),
+        }
+    }
+
+    fn reference(&self, py: Python<'_>) -> PyResult<ObjRef> {
+        let label = Label::Input(&self.name);
+        self.payload.read(py, |data| ObjRef::element(py, label, self.datatype, &self.shape, data))?
     }
 
     fn assemble(name: String, datatype: Datatype, shape: Vec<i64>, payload: Payload, given: Parameters) -> Self {
@@ -76,13 +89,16 @@ impl InferInput {
         parameters: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let label = Label::Input(&name);
-        let given = parameters.map(parameters_of).transpose()?.unwrap_or_default();
+        let mut given = parameters.map(parameters_of).transpose()?.unwrap_or_default();
         let (datatype, array) = name_or_array(datatype_or_array, datatype, label, py)?;
         if let Some(array) = array {
             if shape.is_some() || contents.is_some() {
                 return Err(label.error(py, "is given as an array, which has shape and contents of its own"));
             }
             let made = from_array(&array, datatype, label)?;
+            if array.is_instance_of::<ObjRef>() {
+                objref::set_mark(&mut given);
+            }
             return Ok(Self::assemble(name, made.datatype, made.shape, made.payload, given));
         }
         let (Some(datatype), Some(shape)) = (datatype, shape) else {
@@ -121,6 +137,21 @@ impl InferInput {
             view(py, self.datatype, &self.shape, data).map(Bound::unbind)
         })?;
         Ok(array.bind(py))
+    }
+
+    /// The reference that it is, or that it was resolved from.
+    #[getter]
+    fn objref(&self, py: Python<'_>) -> PyResult<Option<ObjRef>> {
+        let parameters = self.parameters_now(py)?;
+        ObjRef::marked(py, Label::Input(&self.name), &parameters, || self.reference(py))
+    }
+
+    /// What a handler that takes inputs by name gets: the array, or the reference to an object that is none.
+    fn _value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if objref::is_reference(&*self.parameters_now(py)?) {
+            return Ok(Bound::new(py, self.reference(py)?)?.into_any());
+        }
+        self.as_numpy(py).cloned()
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {

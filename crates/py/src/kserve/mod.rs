@@ -17,11 +17,12 @@ mod tensor;
 pub(crate) use buffer::Borrowed;
 pub(crate) use contents::Payload;
 pub(crate) use input::InferInput;
+pub(crate) use numpy::FromArray;
 pub(crate) use output::InferOutput;
 pub(crate) use parameters::parameters_of;
 pub(crate) use request::{ModelInferRequest, RequestParts};
 pub(crate) use response::ModelInferResponse;
-pub(crate) use tensor::{Label, check_len, errors_class};
+pub(crate) use tensor::{Label, check_len, errors_class, invalid_input};
 
 use pyo3::prelude::*;
 

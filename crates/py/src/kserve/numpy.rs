@@ -12,6 +12,7 @@ use super::buffer::{Borrowed, Buffer};
 use super::contents::Payload;
 use super::element;
 use super::tensor::{Label, datatype_named, tuple_of};
+use crate::objref::ObjRef;
 
 /// What is needed of NumPy, looked up once.
 pub(crate) struct Numpy {
@@ -25,9 +26,9 @@ pub(crate) struct Numpy {
 
 /// A tensor as it was made of an array.
 pub(crate) struct FromArray {
-    pub(super) datatype: Datatype,
-    pub(super) shape: Vec<i64>,
-    pub(super) payload: Payload,
+    pub(crate) datatype: Datatype,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) payload: Payload,
 }
 
 const DTYPES: [&str; 14] = [
@@ -57,7 +58,7 @@ pub(super) fn view<'py>(
     }
 }
 
-/// A tensor of an array, or of what NumPy makes one of.
+/// A tensor of an array, of a reference, or of what NumPy makes an array of.
 ///
 /// Arrays of fixed-size datatypes are held and read when they are sent; those that have to be converted (byte order,
 /// text, BF16) are copied here.
@@ -68,6 +69,12 @@ pub(super) fn from_array(value: &Bound<'_, PyAny>, wanted: Option<Datatype>, lab
     let (py, numpy) = (value.py(), numpy(value.py())?);
     if value.get_type().is(&numpy.ndarray) || value.is_instance(numpy.ndarray.bind(py))? {
         return numpy.convert(value, wanted, label);
+    }
+    if let Ok(objref) = value.cast::<ObjRef>() {
+        return match wanted {
+            None | Some(Datatype::Bytes) => Ok(objref.get().to_tensor()),
+            Some(wanted) => Err(label.error(py, &format!("is a reference, which is BYTES and not {wanted}"))),
+        };
     }
     let array = numpy.array_of(value, wanted)?;
     numpy.convert(&array, wanted, label)

@@ -9,6 +9,7 @@ use super::contents::{Contents, Payload};
 use super::numpy::{FromArray, view};
 use super::parameters::{dict_of, parameters_of};
 use super::tensor::Label;
+use crate::objref::{self, ObjRef};
 
 /// One output tensor of a response; made by `ModelInferResponse.add_output`.
 #[pyclass(module = "anyserve._core")]
@@ -69,6 +70,12 @@ impl InferOutput {
         }
     }
 
+    fn reference(&self, py: Python<'_>) -> PyResult<ObjRef> {
+        let label = Label::Output(&self.name);
+        let payload = self.payload(py)?;
+        payload.read(py, |data| ObjRef::element(py, label, self.datatype, &self.shape, data))?
+    }
+
     /// The parameters of this output.
     pub(crate) fn given_parameters(&self, py: Python<'_>) -> PyResult<Parameters> {
         self.parameters.as_ref().map_or_else(|| Ok(Vec::new()), |dict| parameters_of(dict.bind(py)))
@@ -112,6 +119,21 @@ impl InferOutput {
         let data = self.payload(py)?.to_bytes(py)?;
         super::tensor::check_len(py, Label::Output(&self.name), self.datatype, &self.shape, &data)?;
         view(py, self.datatype, &self.shape, data)
+    }
+
+    /// The reference that it is, or that it was resolved from.
+    #[getter]
+    fn objref(&self, py: Python<'_>) -> PyResult<Option<ObjRef>> {
+        let parameters = self.given_parameters(py)?;
+        ObjRef::marked(py, Label::Output(&self.name), &parameters, || self.reference(py))
+    }
+
+    /// What a client's result has: the array, or the reference where it is one.
+    fn _value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if objref::is_reference(&self.given_parameters(py)?) {
+            return Ok(Bound::new(py, self.reference(py)?)?.into_any());
+        }
+        self.as_numpy(py)
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -9,6 +9,7 @@ use super::numpy::{from_array, name_or_array};
 use super::output::InferOutput;
 use super::parameters::dict_of;
 use super::tensor::{Label, shape_of};
+use crate::objref::{self, ObjRef};
 
 /// A response of KServe v2.
 #[pyclass(module = "anyserve._core")]
@@ -97,6 +98,7 @@ impl ModelInferResponse {
         parameters: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, InferOutput>> {
         let label = Label::Output(&name);
+        let is_reference = datatype_or_array.as_ref().is_some_and(PyAnyMethods::is_instance_of::<ObjRef>);
         let (datatype, array) = name_or_array(datatype_or_array, datatype, label, py)?;
         let mut output = match (datatype, array, shape) {
             (datatype, Some(array), None) => {
@@ -110,7 +112,11 @@ impl ModelInferResponse {
             (_, Some(_), Some(_)) => return Err(label.error(py, "is given as an array, which has a shape of its own")),
             (_, None, _) => return Err(label.error(py, "needs an array, or a datatype and a shape")),
         };
-        output.set_parameters(parameters);
+        output.set_parameters(if is_reference {
+            Some(objref::with_mark(py, parameters.as_ref())?)
+        } else {
+            parameters
+        });
         let output = Bound::new(py, output)?;
         self.outputs.bind(py).append(&output)?;
         Ok(output)

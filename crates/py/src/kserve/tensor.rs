@@ -23,7 +23,7 @@ pub(crate) fn errors_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'
 }
 
 /// `InvalidInput` with this message.
-pub(super) fn invalid_input(py: Python<'_>, message: &str) -> PyErr {
+pub(crate) fn invalid_input(py: Python<'_>, message: &str) -> PyErr {
     errors_class(py, "InvalidInput").map_or_else(|error| error, |class| PyErr::from_type(class, (message.to_owned(),)))
 }
 
