@@ -371,7 +371,8 @@ class ObjectPlane:
 
     An object is a list of tensors and one of three kinds: ``"array"`` and ``"bytes"`` (one tensor of UINT8) have one
     part, named ``"value"``; ``"dict"`` has one for each of its entries, by name. Names, datatypes, shapes and
-    parameters of the parts come back as they were given; a part that is to be read as `bytes` has the parameter ``bytes`` = true.
+    parameters of the parts come back as they were given; a part that is to be read as `bytes` has the parameter
+    ``bytes`` = true.
     """
 
     def create(

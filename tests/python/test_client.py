@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from anyserve import AsyncClient, Client, errors
+from anyserve import AsyncClient, Client, ObjRef, errors
 
 WATCHDOG_S = 20
 
@@ -94,7 +94,9 @@ def echo(request):
     for name, value in request.parameters.items():
         response.parameters[name].CopyFrom(value)
     for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
-        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        for name, value in tensor.parameters.items():
+            output.parameters[name].CopyFrom(value)
         response.raw_output_contents.append(raw)
     return response
 
@@ -149,6 +151,27 @@ def test_arrays_of_any_size_come_back_as_read_only_views_that_outlive_the_client
     np.testing.assert_array_equal(got, sent)
     assert not got.flags.writeable
     assert not got.flags.owndata
+
+
+def test_a_reference_goes_both_ways_in_every_kind_of_call(client, endpoint):
+    ref = ObjRef("objref:0123456789abcdef-01234567-89abcdef01234567")
+    inputs = {"x": ref, "y": {"data": ref, "parameters": {"a": 1}}, "text": str(ref)}
+
+    async def ask():
+        async with AsyncClient(endpoint=endpoint) as own:
+            parts = [part async for part in own.stream("echo", inputs)]
+            return [await own.infer("echo", inputs), *parts]
+
+    for result in [client.infer("echo", inputs), *client.stream("echo", inputs), *run(ask())]:
+        assert (result["x"], result["y"], result["text"].tolist()) == (ref, ref, [str(ref).encode()])
+        raw = result.response.output("y")
+        assert (raw.datatype, raw.shape, raw.parameters) == ("BYTES", [1], {"a": 1, "objref": True})
+        assert raw.as_numpy().tolist() == [str(ref).encode()]
+
+
+def test_a_reference_asks_for_no_declaration(client, fake):
+    client.infer("echo", {"x": ObjRef("objref:0123456789abcdef-01234567-89abcdef01234567")})
+    assert fake.asked == 0
 
 
 def test_pythons_numbers_become_what_the_server_declares_and_it_is_asked_once(client, fake):

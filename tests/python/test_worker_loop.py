@@ -136,6 +136,30 @@ def test_a_handler_sees_the_call_it_is_in(kept):
     }  # fmt: skip
 
 
+def test_a_reference_comes_to_a_handler_and_leaves_it_with_its_mark(kept):
+    text = b"objref:0123456789abcdef-01234567-89abcdef01234567"
+    framed = struct.pack("<I", len(text)) + text
+    kept.send(request(1, 0, [{**tensor("x", "BYTES", [1], framed), "parameters": parameters(objref=True)}]))
+    done = kept.expect("Done", 1)
+    assert done.outputs() == {"y": ("BYTES", [1], framed)}
+    assert done.meta["outputs"][0]["parameters"] == parameters(objref=True)
+
+
+def test_what_the_runtime_resolved_comes_as_the_array(kept):
+    text = "objref:0123456789abcdef-01234567-89abcdef01234567"
+    kept.send(request(1, 0, [{**tensor("x", "FP32", [2], floats(1, 2)), "parameters": parameters(objref=text)}]))
+    done = kept.expect("Done", 1)
+    assert done.outputs() == {"y": ("FP32", [2], floats(1, 2))}
+    assert done.meta["outputs"][0]["parameters"] == []
+
+
+def test_a_mark_without_a_reference_is_the_callers_mistake(kept):
+    kept.send(request(1, 0, [{**tensor("x", "FP32", [1], floats(1)), "parameters": parameters(objref=True)}]))
+    failed = kept.expect("Failed", 1)
+    assert failed.code == "INVALID_INPUT"
+    assert "input 'x' has the parameter objref, but FP32" in failed.meta["message"]
+
+
 def test_a_request_whose_time_is_over_when_its_turn_comes_never_starts(kept):
     kept.send(request(1, 0, [tensor("x", "FP32", [1], floats(3))], remaining_us=1))
     failed = kept.expect("Failed", 1)
