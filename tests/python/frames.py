@@ -20,7 +20,7 @@ from typing import Any
 
 HEADER = struct.Struct("<HBBHHQIQ")
 MAGIC = int.from_bytes(b"AS", "little")
-VERSION = 1
+VERSION = 2
 RESPONSE = 1
 NOT_STARTED = 2
 SLOTS = 4096
@@ -29,7 +29,7 @@ WATCHDOG_S = 30.0
 
 KINDS = (
     "", "Hello", "Welcome", "Ready", "Request", "Chunk", "Done", "Failed", "Cancel", "Credit", "Drain", "Ping", "Pong",
-    "Batch",
+    "Batch", "Put", "Sealed", "Get", "View", "Release",
 )  # fmt: skip
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
@@ -53,22 +53,41 @@ SCHEMAS: dict[str, dict[int, tuple[str, Any]]] = {
                 14: ("idempotent", "bool"), 15: ("sequence", "bool")},
     "Hello": {1: ("pid", "uint"), 2: ("worker", "uint"), 3: ("token", "text"), 4: ("handlers", ["Handler"]),
               5: ("concurrency", "uint")},
-    "Welcome": {1: ("max_meta", "uint"), 2: ("max_body", "uint"), 3: ("stream_window", "uint"), 4: ("slots", "text")},
+    "Welcome": {1: ("max_meta", "uint"), 2: ("max_body", "uint"), 3: ("stream_window", "uint"), 4: ("slots", "text"),
+                5: ("plane", "Plane")},
+    "Plane": {1: ("store", "fixed"), 2: ("segment", "text"), 3: ("entries", "uint"), 4: ("capacity", "uint"),
+              5: ("pins", "text"), 6: ("threshold", "uint"), 7: ("epoch_ns", "uint")},
     "Header": {1: ("name", "text"), 2: ("value", "text")},
     "Tensor": {1: ("name", "text"), 2: ("datatype", "uint"), 3: ("shape", ["int"]), 4: ("len", "uint"),
                5: ("parameters", ["KeyValue"])},
     "Request": {1: ("handler", "uint"), 2: ("slot", "uint"), 3: ("attempt", "uint"), 4: ("remaining_us", "uint"),
                 5: ("model", "text"), 6: ("version", "text"), 7: ("id", "text"), 8: ("inputs", ["Tensor"]),
-                9: ("outputs", ["text"]), 10: ("parameters", ["KeyValue"]), 11: ("headers", ["Header"])},
+                9: ("outputs", ["text"]), 10: ("parameters", ["KeyValue"]), 11: ("headers", ["Header"]),
+                12: ("places", ["Place"]), 13: ("destinations", ["Destination"])},
+    "Place": {1: ("tensor", "uint"), 2: ("offset", "uint"), 3: ("block", "Block"), 4: ("region", "Region")},
+    "Block": {1: ("index", "uint"), 2: ("generation", "fixed")},
+    "Region": {1: ("id", "uint"), 2: ("path", "text"), 3: ("start", "uint"), 4: ("len", "uint")},
+    "Destination": {1: ("output", "text"), 2: ("region", "Region"), 3: ("offset", "uint"), 4: ("len", "uint")},
     "Batch": {1: ("members", ["Member"])},
     "Member": {1: ("id", "uint"), 2: ("len", "uint"), 3: ("request", "Request")},
-    "Chunk": {1: ("outputs", ["Tensor"]), 2: ("parameters", ["KeyValue"]), 3: ("compute_ns", "uint")},
+    "Chunk": {1: ("outputs", ["Tensor"]), 2: ("parameters", ["KeyValue"]), 3: ("compute_ns", "uint"),
+              4: ("places", ["Place"]), 5: ("written", ["uint"])},
     "Failed": {1: ("code", "uint"), 2: ("message", "text"), 3: ("traceback", "text"), 4: ("compute_ns", "uint"),
                5: ("retry_after_ms", "uint")},
     "Credit": {1: ("bytes", "uint")},
+    "Put": {1: ("len", "uint"), 2: ("ahead", "bool")},
+    "Sealed": {1: ("block", "Block"), 2: ("len", "uint"), 3: ("key", "text"), 4: ("ttl_ms", "uint"),
+               5: ("cacheable", "bool"), 6: ("durable", "bool"), 7: ("answer", "bool")},
+    "ObjectId": {1: ("store", "fixed"), 2: ("index", "uint"), 3: ("generation", "fixed")},
+    "Get": {1: ("object", "ObjectId"), 2: ("key", "text"), 3: ("remaining_us", "uint"), 4: ("describe", "bool")},
+    "View": {1: ("failed", "Failed"), 2: ("object", "ObjectId"), 3: ("offset", "uint"), 4: ("len", "uint"),
+             5: ("stat", "Stat")},
+    "Stat": {1: ("len", "uint"), 2: ("remaining_ms", "uint"), 3: ("key", "text"), 4: ("cacheable", "bool"),
+             5: ("durable", "bool"), 6: ("capacity", "uint"), 7: ("objects", "uint"), 8: ("evicted", "uint")},
+    "Release": {1: ("object", "ObjectId"), 2: ("block", "Block"), 3: ("region", "uint")},
 }  # fmt: skip
 SCHEMAS["Done"] = SCHEMAS["Chunk"]
-EMPTY = {"uint": 0, "sint": 0, "int": 0, "bool": False, "double": 0.0, "text": ""}
+EMPTY = {"uint": 0, "fixed": 0, "sint": 0, "int": 0, "bool": False, "double": 0.0, "text": ""}
 NUMBERS = ("uint", "sint", "int", "bool")
 
 
@@ -125,8 +144,8 @@ def _repeated(number: int, kind: str, values: Iterable[Any]) -> bytes:
 def _single(number: int, kind: str, value: Any) -> bytes:
     if kind in NUMBERS:
         return _varint(number << 3) + _number(kind, value)
-    if kind == "double":
-        return _varint(number << 3 | 1) + struct.pack("<d", value)
+    if kind in ("double", "fixed"):
+        return _varint(number << 3 | 1) + struct.pack("<d" if kind == "double" else "<Q", value)
     return _delimited(number, value.encode() if kind == "text" else encode(kind, value))
 
 
@@ -159,8 +178,8 @@ def _values(kind: str, raw: Any) -> list[Any]:
 def _value(kind: str, raw: Any) -> Any:
     if kind in NUMBERS:
         return _from_number(kind, raw)
-    if kind == "double":
-        return struct.unpack("<d", raw)[0]
+    if kind in ("double", "fixed"):
+        return struct.unpack("<d" if kind == "double" else "<Q", raw)[0]
     return raw.decode() if kind == "text" else decode(kind, raw)
 
 

@@ -14,6 +14,13 @@ VALUES = [
     {"key": "bool", "bool": False},
     {"key": "uint", "uint": 2**64 - 1},
 ]
+PLANE = {
+    "store": 2**64 - 1, "segment": "/proc/1/fd/7", "entries": 262_144, "capacity": 1 << 30, "pins": "/proc/1/fd/8",
+    "threshold": 65_536, "epoch_ns": 1 << 40,
+}  # fmt: skip
+BLOCK = {"index": 70_000, "generation": 2**64 - 2}
+REGION = {"id": 9, "path": "/proc/1/fd/9", "start": 65_536, "len": 1 << 20}
+OBJECT = {"store": 1, "index": 2, "generation": 3}
 OUTPUT = {"name": "y", "datatype": 5, "shape": [3], "len": 3, "parameters": []}
 
 
@@ -48,7 +55,7 @@ def test_hello_has_the_handler_table():
 
 def test_welcome_has_the_limits():
     meta = {"max_meta": 1 << 24, "max_body": 1 << 30, "stream_window": 1 << 20, "slots": "/tmp/slots"}
-    assert vector("Welcome").meta == meta
+    assert vector("Welcome").meta == meta | {"plane": PLANE}
 
 
 def test_a_request_has_its_tensors_in_the_body():
@@ -59,19 +66,45 @@ def test_a_request_has_its_tensors_in_the_body():
     assert (meta["model"], meta["version"], meta["id"], meta["outputs"]) == ("echo", "1", "abc", ["y", "z"])
     assert meta["headers"] == [{"name": "x-a", "value": "b"}]
     assert meta["parameters"] == VALUES
-    full, empty = meta["inputs"]
+    full, empty, arena, client = meta["inputs"]
     assert full == {"name": "x", "datatype": 10, "shape": [1, 2], "len": 8, "parameters": VALUES}
     assert empty == {"name": "empty", "datatype": 12, "shape": [0], "len": 0, "parameters": []}
     assert frame.body == bytes.fromhex("0000803f00000040")
+    assert (arena["len"], client["len"]) == (100_000, 64)
+    assert meta["places"] == [
+        {"tensor": 2, "offset": 0, "block": BLOCK, "region": None},
+        {"tensor": 3, "offset": 4096, "block": None, "region": REGION},
+    ]
+    assert meta["destinations"] == [{"output": "y", "region": REGION, "offset": 8192, "len": 256}]
 
 
-@pytest.mark.parametrize(
-    ("kind", "number", "flags", "compute_ns"), [("Chunk", 7, 0, 0), ("Done", 2**61 - 1, RESPONSE, 1_000_000)]
-)
-def test_a_response_has_its_outputs_in_the_body(kind, number, flags, compute_ns):
-    frame = vector(kind)
-    assert (frame.id, frame.flags, frame.body) == (number, flags, b"\x01\x02\xff")
-    assert frame.meta == {"outputs": [OUTPUT], "parameters": VALUES, "compute_ns": compute_ns}
+def test_a_part_of_a_stream_has_its_outputs_in_the_body():
+    frame = vector("Chunk")
+    assert (frame.id, frame.flags, frame.body) == (7, 0, b"\x01\x02\xff")
+    assert frame.meta == {"outputs": [OUTPUT], "parameters": VALUES, "compute_ns": 0, "places": [], "written": []}
+
+
+def test_a_response_has_its_outputs_in_the_body_in_the_arena_and_where_the_caller_wants_them():
+    frame = vector("Done")
+    assert (frame.id, frame.flags, frame.body) == (2**61 - 1, RESPONSE, b"\x01\x02\xff")
+    body, arena, client = frame.meta["outputs"]
+    assert (body, arena["len"], client["len"], frame.meta["compute_ns"]) == (OUTPUT, 64, 0, 1_000_000)
+    assert frame.meta["places"] == [{"tensor": 1, "offset": 128, "block": BLOCK, "region": None}]
+    assert frame.meta["written"] == [2]
+
+
+def test_the_object_planes_frames_have_every_field():
+    assert (vector("Put").id, vector("Put").meta) == (11, {"len": 100_000, "ahead": True})
+    flags = {"cacheable": True, "durable": True}
+    sealed = {"block": BLOCK, "len": 100_000, "key": "key", "ttl_ms": 600_000, "answer": True} | flags
+    assert vector("Sealed").meta == sealed
+    assert vector("Get").meta == {"object": OBJECT, "key": "", "remaining_us": 2, "describe": True}
+    view = vector("View").meta
+    assert (view["object"], view["offset"], view["len"]) == (OBJECT, 64, 100_000)
+    assert view["failed"] == vector("Failed").meta
+    stat = {"len": 100_000, "remaining_ms": 599_999, "key": "key", "capacity": 1 << 30, "objects": 7, "evicted": 8}
+    assert view["stat"] == stat | flags
+    assert vector("Release").meta == {"object": OBJECT, "block": BLOCK, "region": 9}
 
 
 def test_a_failure_has_a_code_and_a_text():

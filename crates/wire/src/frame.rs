@@ -8,7 +8,7 @@ use crate::WireError;
 /// The first two bytes of every frame: `AS` in memory.
 pub const MAGIC: u16 = u16::from_le_bytes(*b"AS");
 /// The version of the protocol that this crate speaks. Both ends come from one release, so there is only one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 28;
 

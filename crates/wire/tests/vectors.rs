@@ -62,11 +62,79 @@ fn request() -> message::Request {
         model: "echo".into(),
         version: "1".into(),
         id: "abc".into(),
-        inputs: vec![tensor("x", Datatype::Fp32, &[1, 2], 8), tensor("empty", Datatype::Bytes, &[0], 0)],
+        inputs: vec![
+            tensor("x", Datatype::Fp32, &[1, 2], 8),
+            tensor("empty", Datatype::Bytes, &[0], 0),
+            tensor("arena", Datatype::Uint8, &[100_000], 100_000),
+            tensor("client", Datatype::Uint8, &[64], 64),
+        ],
         outputs: vec!["y".into(), "z".into()],
         parameters: every_value(),
         headers: vec![message::Header { name: "x-a".into(), value: "b".into() }],
-        ..Default::default()
+        places: vec![
+            message::Place { tensor: 2, offset: 0, memory: Some(message::Memory::Block(block())) },
+            message::Place { tensor: 3, offset: 4096, memory: Some(message::Memory::Region(region())) },
+        ],
+        destinations: vec![message::Destination { output: "y".into(), region: Some(region()), offset: 8192, len: 256 }],
+    }
+}
+
+fn block() -> message::Block {
+    message::Block { index: 70_000, generation: u64::MAX - 1 }
+}
+
+fn region() -> message::Region {
+    message::Region { id: 9, path: "/proc/1/fd/9".into(), start: 65_536, len: 1 << 20 }
+}
+
+fn object() -> message::ObjectId {
+    message::ObjectId { store: 1, index: 2, generation: 3 }
+}
+
+fn done() -> message::Response {
+    let outputs = vec![
+        tensor("y", Datatype::Int8, &[3], 3),
+        tensor("arena", Datatype::Int8, &[64], 64),
+        tensor("client", Datatype::Int8, &[0], 0),
+    ];
+    let places = vec![message::Place { tensor: 1, offset: 128, memory: Some(message::Memory::Block(block())) }];
+    message::Response { outputs, places, written: vec![2], ..response(1_000_000) }
+}
+
+fn plane() -> message::Plane {
+    message::Plane {
+        store: u64::MAX,
+        segment: "/proc/1/fd/7".into(),
+        entries: 262_144,
+        capacity: 1 << 30,
+        epoch_ns: 1 << 40,
+        pins: "/proc/1/fd/8".into(),
+        threshold: 65_536,
+    }
+}
+
+fn sealed() -> message::Sealed {
+    message::Sealed {
+        block: Some(block()),
+        len: 100_000,
+        key: "key".into(),
+        ttl_ms: 600_000,
+        cacheable: true,
+        durable: true,
+        answer: true,
+    }
+}
+
+fn stat() -> message::Stat {
+    message::Stat {
+        len: 100_000,
+        remaining_ms: 599_999,
+        key: "key".into(),
+        cacheable: true,
+        durable: true,
+        capacity: 1 << 30,
+        objects: 7,
+        evicted: 8,
     }
 }
 
@@ -112,15 +180,18 @@ fn vectors() -> Vec<Frame> {
         max_body: 1 << 30,
         stream_window: 1 << 20,
         slots: "/tmp/slots".into(),
-        ..Default::default()
+        plane: Some(plane()),
     };
+    let get = message::Get { wanted: Some(message::Wanted::Object(object())), remaining_us: 2, describe: true };
+    let view =
+        message::View { failed: Some(failed()), object: Some(object()), offset: 64, len: 100_000, stat: Some(stat()) };
     vec![
         framed(Kind::Hello, 0, 0, &hello(), b""),
         framed(Kind::Welcome, 0, 0, &welcome, b""),
         Frame::bare(Kind::Ready, 0),
         framed(Kind::Request, 0, 7, &request(), b"\0\0\x80\x3f\0\0\0\x40"),
         framed(Kind::Chunk, 0, 7, &response(0), b"\x01\x02\xff"),
-        framed(Kind::Done, flags::RESPONSE, u64::MAX >> 3, &response(1_000_000), b"\x01\x02\xff"),
+        framed(Kind::Done, flags::RESPONSE, u64::MAX >> 3, &done(), b"\x01\x02\xff"),
         framed(Kind::Failed, flags::NOT_STARTED, 7, &failed(), b""),
         Frame::bare(Kind::Cancel, 7),
         framed(Kind::Credit, 0, 7, &message::Credit { bytes: 65_536 }, b""),
@@ -128,6 +199,17 @@ fn vectors() -> Vec<Frame> {
         Frame::bare(Kind::Ping, 99),
         Frame::bare(Kind::Pong, 99),
         framed(Kind::Batch, 0, 0, &batch(), b"\0\0\x80\x3f\0\0\0\x40\x01\x02\xff"),
+        framed(Kind::Put, 0, 11, &message::Put { len: 100_000, ahead: true }, b""),
+        framed(Kind::Sealed, 0, 12, &sealed(), b""),
+        framed(Kind::Get, 0, 13, &get, b""),
+        framed(Kind::View, 0, 13, &view, b""),
+        framed(
+            Kind::Release,
+            0,
+            14,
+            &message::Release { object: Some(object()), block: Some(block()), region: 9 },
+            b"",
+        ),
     ]
 }
 
@@ -160,14 +242,14 @@ fn every_vector_is_read_as_the_frame_that_it_is() {
     let read = |kind: Kind| vectors().into_iter().find(|frame| frame.kind == kind).unwrap();
     assert_eq!(read(Kind::Hello).message::<message::Hello>().unwrap(), hello());
     assert_eq!(read(Kind::Request).message::<message::Request>().unwrap(), request());
-    assert_eq!(read(Kind::Done).message::<message::Response>().unwrap(), response(1_000_000));
+    assert_eq!(read(Kind::Done).message::<message::Response>().unwrap(), done());
     assert_eq!(read(Kind::Failed).message::<message::Failed>().unwrap(), failed());
     assert_eq!(read(Kind::Batch).message::<message::Batch>().unwrap(), batch());
 }
 
 #[test]
 fn a_batch_is_its_requests_each_with_its_own_bytes() {
-    let frame = vectors().pop().unwrap();
+    let frame = vectors().into_iter().find(|frame| frame.kind == Kind::Batch).unwrap();
     let parts = batch_of(frame.message().unwrap(), frame.body).unwrap();
     let read: Vec<_> = parts.iter().map(|part| (part.id, part.request.slot, &part.body[..])).collect();
     let first = &b"\0\0\x80\x3f\0\0\0\x40"[..];

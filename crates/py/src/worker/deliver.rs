@@ -43,8 +43,9 @@ fn write(
 ) -> Result<(), Error> {
     let message::Destination { output, offset, len, .. } = destination;
     if bytes.len() as u64 > *len {
-        let text = format!("output '{output}' has {} bytes, and its room in shared memory {len}", bytes.len());
-        return Err(Error::invalid(text));
+        // Triton's words: scripts of the field read them.
+        let text = format!("shared memory size specified with the request for output '{output}' ({len} bytes)");
+        return Err(Error::invalid(format!("{text} should be at least {} bytes to hold the results", bytes.len())));
     }
     let room = memory.regions.room(&region_place(region), *offset, *len);
     let room = room.map_err(|error| Error::invalid(format!("output '{output}': {error}")))?;
