@@ -133,8 +133,9 @@ class Client(_Base):
     ) -> InferResult:
         """Ask for one inference and wait for its answer. Ctrl-C ends the wait and cancels the call.
 
-        Inputs are arrays, scalars, `str`, `bytes`, nested lists, `InferInput`, or explicit
-        ``{"data": …, "datatype": …, "shape": …}``. Arrays keep their datatype; text and bytes are BYTES; Python's
+        Inputs are arrays, scalars, `str`, `bytes`, nested lists, `InferInput`, an `ObjRef`, or explicit
+        ``{"data": …, "datatype": …, "shape": …}``. An `ObjRef` stands for its object, which the
+        handler gets. Arrays keep their datatype; text and bytes are BYTES; Python's
         numbers get the datatype that the server declares for the input and, where it declares none, INT64 for `int`,
         FP64 for `float` and BOOL for `bool`. (The server is asked for its declaration once per model, and only when
         such numbers are given.) One scalar or text has the shape ``[1]``. Arrays are sent from where they are: don't

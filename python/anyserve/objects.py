@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ObjRef", "ObjectStat", "Objects", "StoreUsage"]
 
-Value: TypeAlias = npt.NDArray[Any] | bytes | dict[str, npt.NDArray[Any] | bytes]
-"""What comes out of an object."""
-
 Kind: TypeAlias = Literal["array", "bytes", "dict"]
 
 MAX_TTL_S = 7 * 24 * 3600
@@ -133,7 +130,7 @@ class Objects:
             # Contents of an input or output that somebody changed: they are read here.
             raise InvalidInput(f"the value cannot be stored: {error}") from None
 
-    def get(self, ref: ObjRef | str, *, timeout_s: float | None = None) -> Value:
+    def get(self, ref: ObjRef | str, *, timeout_s: float | None = None) -> Any:
         """Read an object.
 
         Args:
@@ -212,7 +209,7 @@ class Objects:
         """
         return await asyncio.to_thread(self.create, value, **options)
 
-    async def aget(self, ref: ObjRef | str, *, timeout_s: float | None = None) -> Value:
+    async def aget(self, ref: ObjRef | str, *, timeout_s: float | None = None) -> Any:
         """Read an object, in a thread. Result and exceptions are those of `get`."""
         return await asyncio.to_thread(self.get, ref, timeout_s=timeout_s)
 
@@ -330,7 +327,7 @@ def _array(value: Any, what: str) -> npt.NDArray[Any]:
         raise InvalidInput(f"{what} is a {kind}, which gives no array: {error}") from error
 
 
-def _value(kind: str, parts: list[InferInput]) -> Value:
+def _value(kind: str, parts: list[InferInput]) -> Any:
     if kind == "dict":
         return {part.name: _entry(part) for part in parts}
     if kind not in ("array", "bytes") or len(parts) != 1:

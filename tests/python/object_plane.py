@@ -48,7 +48,7 @@ class FakePlane:
 
     def lookup(self, key, timeout_s):
         self.timeouts.append(timeout_s)
-        return next((ref for ref in reversed(self.stored) if self.stored[ref].key == key), None)
+        return next((ref for ref in reversed(self._alive()) if self.stored[ref].key == key), None)
 
     def delete(self, ref):
         return self.stored.pop(ref, None) is not None
@@ -66,8 +66,11 @@ class FakePlane:
     def used(self) -> int:
         return sum(stored.nbytes for stored in self.stored.values())
 
+    def _alive(self) -> list[ObjRef]:
+        return [ref for ref, stored in list(self.stored.items()) if stored.until > time.monotonic()]
+
     def _find(self, ref) -> Stored:
-        if ref not in self.stored:
+        if ref not in self._alive():
             raise NotFound(f"there is no object {ref}")
         return self.stored[ref]
 

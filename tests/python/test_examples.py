@@ -1,12 +1,17 @@
 """The handlers of the examples, called as plain functions: what a user's own tests would do."""
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from anyserve import InferInput, ModelInferRequest
+from anyserve import InferInput, ModelInferRequest, Objects
+from anyserve.errors import NotFound
 from examples.basic import app as basic
+from examples.objects import app as objects
 from examples.streaming import app as streaming
+from tests.python.object_plane import FakePlane
 
 
 def test_echo_gives_every_input_back():
@@ -52,6 +57,18 @@ def test_sending_stops_when_the_caller_has_left():
         assert caller.words == words
 
 
+def test_an_image_is_stored_found_and_forgotten():
+    context = SimpleNamespace(objects=Objects(FakePlane(capacity=3 << 20)))
+    image = np.float32([[1, 2], [3, 4]])
+    ref = objects.store(image, "cat", context)["ref"]
+    assert objects.mean(image) == objects.mean_of("cat", context) == {"mean": [2.5]}
+    assert objects.usage(context) == {"objects": [1], "capacity_mib": [3]}
+    assert objects.forget(ref, context) == {"forgotten": [True]}
+    with pytest.raises(NotFound, match="there is no image 'cat'"):
+        objects.mean_of("cat", context)
+
+
 def test_what_the_examples_serve_is_what_their_readmes_call():
     assert [row.capability["type"] for row in basic.app.handlers] == ["echo", "add", "wait"]
+    assert [row.capability["type"] for row in objects.app.handlers] == ["store", "mean", "mean-of", "forget", "usage"]
     assert [row.capability["type"] for row in streaming.app.handlers] == ["tokens", "tokens-async", "tokens-sent"]

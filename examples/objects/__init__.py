@@ -1,0 +1,1 @@
+"""An app that stores arrays once and passes references around instead."""
