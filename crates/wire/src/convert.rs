@@ -102,7 +102,7 @@ fn away(
     }
     away.sort_unstable_by_key(|(tensor, _)| *tensor);
     match away.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        Some(pair) => Err(MessageError::Twice { what: "place of tensor", number: pair[0].0.into() }),
+        Some(pair) => Err(MessageError::Placed { tensor: pair[0].0 }),
         None => Ok(away),
     }
 }
@@ -401,7 +401,7 @@ mod tests {
             placed(vec![place(3, 0)], vec![], b"0123"),
             Err(MessageError::Number { what: "tensor with a place", number: 3 })
         );
-        let twice = Err(MessageError::Twice { what: "place of tensor", number: 0 });
+        let twice = Err(MessageError::Placed { tensor: 0 });
         assert_eq!(placed(vec![place(0, 0)], vec![0], b"0123"), twice);
         assert_eq!(placed(vec![place(0, 0)], vec![], b"012345"), Err(MessageError::Surplus { left: 2 }));
         let response = wire::Response { outputs: vec![meta(2)], places: vec![place(0, 0)], ..Default::default() };

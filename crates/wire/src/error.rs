@@ -38,6 +38,12 @@ pub enum MessageError {
         /// Its announced length.
         len: u64,
     },
+    /// A tensor has two places.
+    #[error("tensor {tensor} has two places")]
+    Placed {
+        /// Its number.
+        tensor: u32,
+    },
     /// Bytes of the body belong to no tensor.
     #[error("{left} bytes of the body belong to no tensor")]
     Surplus {
@@ -88,12 +94,12 @@ pub enum MessageError {
         /// Handler of another one.
         other: u32,
     },
-    /// Something is named twice that may be named once.
-    #[error("the {what} {number} is given twice")]
+    /// Two members of a batch have the same id or slot.
+    #[error("two requests of a batch have the {what} {number}")]
     Twice {
-        /// What kind of thing.
+        /// `"id"` or `"slot"`.
         what: &'static str,
-        /// Its number.
+        /// What they have in common.
         number: u64,
     },
     /// A capability that is none.
