@@ -195,3 +195,33 @@ impl Drop for View {
 // SAFETY: the pointer is into memory that every thread of this process has mapped, and is only read through.
 #[allow(unsafe_code)]
 unsafe impl Send for View {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Owner, Plane, PlaneConfig};
+
+    #[test]
+    fn there_is_a_cell_for_each_entry_and_no_other() {
+        let plane = Plane::open(PlaneConfig { capacity: 8 << 20, threshold: 1 }).unwrap();
+        let (segment, pins) = (plane.segment_path(), plane.add_worker(Owner(1)).unwrap());
+        let (store, layout) = (plane.store(), plane.layout());
+        let worker = Attached::open(&PlaneAt { store, segment: &segment, pins: &pins, layout, threshold: 1 }).unwrap();
+        assert_eq!((layout.entries, worker.cell(2047).is_some()), (2048, true));
+        assert!([2048, 2049, u32::MAX].iter().all(|index| worker.cell(*index).is_none()));
+    }
+
+    #[test]
+    fn a_layout_that_is_larger_than_the_files_is_not_mapped() {
+        let plane = Plane::open(PlaneConfig { capacity: 8 << 20, threshold: 1 }).unwrap();
+        let (segment, pins) = (plane.segment_path(), plane.add_worker(Owner(1)).unwrap());
+        let (store, good) = (plane.store(), plane.layout());
+        let open = |layout| Attached::open(&PlaneAt { store, segment: &segment, pins: &pins, layout, threshold: 1 });
+        assert!(open(good).is_ok());
+        for (entries, capacity) in
+            [(2049, good.capacity), (1 << 20, good.capacity), (2048, good.capacity + 1), (2048, u64::MAX >> 1)]
+        {
+            assert!(open(Layout { entries, capacity, ..good }).is_err(), "{entries} {capacity}");
+        }
+    }
+}

@@ -64,3 +64,22 @@ fn pin<'a>(start: *mut u8, entries: u32, index: u32) -> Option<&'a Pin> {
     // owner, whose methods bind the lifetime. The pages are reserved, and neither process truncates the file.
     Some(unsafe { &*start.add(offset).cast::<Pin>() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_pin_for_each_entry_and_no_other() {
+        let layout = Layout { entries: 8192, capacity: 1 << 25, epoch_ns: 0 };
+        let pins = PinTable::create(&layout).unwrap();
+        let own = OwnPins::open(&pins.path(), &layout).unwrap();
+        for index in [0, 1, 8191] {
+            own.pin(index).unwrap().again();
+            assert!(pins.pin(index).unwrap().is_pinned());
+        }
+        for index in [8192, 8193, u32::MAX] {
+            assert!(own.pin(index).is_none() && pins.pin(index).is_none());
+        }
+    }
+}

@@ -231,7 +231,7 @@ fn what_a_header_may_not_say_is_told() {
     assert_eq!(with(&[(28, &[33])]), number("rank", 33));
     assert_eq!(with(&[(29, &[1])]), number("reserved", 1));
     let part = |offset, len| Err(ObjectError::Part { name: String::new(), offset, len });
-    assert_eq!(with(&[(32, &[65])]), part(65, 4));
+    assert_eq!(with(&[(32, &[65]), (40, &[3]), (48, &[3])]), part(65, 3), "not on a boundary of 64 bytes");
     assert_eq!(with(&[(32, &[0])]), part(0, 4), "that is the header");
     assert_eq!(with(&[(32, &[0xC0; 8]), (40, &[0xFF; 8])]), part(0xC0C0_C0C0_C0C0_C0C0, u64::MAX));
     assert_eq!(with(&[(40, &[5])]), part(64, 5));

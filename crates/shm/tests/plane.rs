@@ -9,7 +9,8 @@ mod pressure;
 #[path = "plane/support.rs"]
 mod support;
 
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use anyserve_core::{Code, Error, StoreId, TensorMemory};
 use anyserve_shm::{Extent, Lease, MAX_TTL, Owner, Plane, PlaneConfig, PlaneError, TableError, Writer};
@@ -61,6 +62,7 @@ fn both_sides_tell_of_bytes_which_block_they_are_of() {
         let expected = Some((block(second), at as u64));
         assert_eq!((worker.locate(&view[at..]), plane.locate(&held[at..])), (expected, expected));
     }
+    assert_eq!((worker.locate(&view[100..]), plane.locate(&held[100..])), (None, None), "behind its last byte");
     let own = signed(1, 100);
     assert_eq!((worker.locate(&own), plane.locate(&own)), (None, None), "other memory");
     assert_eq!((worker.locate(&held), plane.locate(&view)), (None, None), "the other one's mapping");
@@ -118,6 +120,19 @@ fn a_pin_that_was_handed_over_is_given_back_whatever_comes_of_it() {
     assert_eq!(number(&still), Some(7), "a pin vouches for what nobody finds any more");
     assert!(matches!(plane.take(block(objref), ONE, 0), Err(PlaneError::Table(TableError::Gone))), "one pin, once");
     drop(still);
+    plane.tick();
+    assert_eq!((plane.usage().used, worker.pinned()), (0, 0));
+}
+
+#[test]
+fn a_pin_that_nobody_has_is_not_given_back() {
+    let plane = plane(MIB);
+    let worker = attach(&plane, ONE);
+    let objref = put(&plane, &signed(7, 4096), Lease::default());
+    for owner in [ONE, TWO] {
+        assert!(plane.read(block(objref), Some(owner)).is_ok());
+    }
+    assert!(plane.delete(objref));
     plane.tick();
     assert_eq!((plane.usage().used, worker.pinned()), (0, 0));
 }
@@ -198,6 +213,19 @@ fn eviction_spares_what_is_read_and_takes_what_was_not_used_for_the_longest_time
 }
 
 #[test]
+fn what_a_worker_has_viewed_is_evicted_after_what_nobody_has() {
+    let plane = plane(MIB);
+    let worker = attach(&plane, ONE);
+    let [viewed, other] = [1, 2].map(|number| put(&plane, &signed(number, 512 << 10), cacheable()));
+    let began = Instant::now();
+    until("the table counts on", || began.elapsed() > Duration::from_millis(150));
+    assert!(worker.view(block(viewed)).is_some());
+    let room = plane.create(512 << 10).unwrap();
+    assert!(plane.object(viewed).is_ok() && plane.object(other).is_err());
+    drop(room);
+}
+
+#[test]
 fn a_tensor_of_ingress_is_free_when_its_last_clone_is_dropped() {
     let plane = plane(MIB);
     let worker = attach(&plane, ONE);
@@ -264,6 +292,10 @@ fn a_block_beyond_the_first_pages_has_pages_to_its_last_byte() {
     assert!(worker.write(&last, 130 * MIB - 1, &[7]) && !worker.write(&last, 130 * MIB, &[7]));
     let bytes = plane.adopt(granted.block, Writer::Worker(ONE), granted.len).unwrap();
     assert_eq!(bytes.last(), Some(&7));
+    let segment = std::fs::metadata(plane.segment_path()).unwrap();
+    assert_eq!(segment.blocks() * 512, segment.len(), "pages that nobody touched are there too");
+    let pins = std::fs::metadata(plane.add_worker(TWO).unwrap()).unwrap();
+    assert_eq!((pins.blocks() * 512, pins.len() > 0), (pins.len(), true));
 }
 
 #[test]

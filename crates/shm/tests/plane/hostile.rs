@@ -100,6 +100,7 @@ fn a_block_is_sealed_once_by_its_writer_with_what_it_has() {
         plane.discard(mine, writer);
     }
     plane.discard(theirs, own);
+    assert!(scene.hostile.view(BlockId { generation: 0, ..mine }).is_none(), "nothing is published there");
     for id in [scene.objects[0], plane.locate(&scene.tensor).unwrap().0] {
         assert!(seal(id, own, 1).is_err() && plane.adopt(id, own, 1).is_err());
         plane.discard(id, own);
