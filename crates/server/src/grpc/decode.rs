@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::metadata::Metadata;
 use super::parameters::{self, Decoded};
 use super::raw::{self, Named};
+use crate::rooms::Rooms;
 
 /// Asks for an empty response at the end of the responses.
 const FINAL_WANTED: &str = "triton_enable_empty_final_response";
@@ -21,7 +22,7 @@ pub(super) struct Decode {
     pub(super) wants_final: bool,
 }
 
-/// Checks a request and turns it into the runtime's.
+/// Checks a request and turns it into the runtime's. Large tensors in typed contents become raw in `rooms`.
 ///
 /// # Errors
 /// `INVALID_INPUT` that names the tensor or parameter, the model and, where there are some, both numbers;
@@ -31,12 +32,13 @@ pub(super) fn decode(
     metadata: &Metadata,
     expects: Expects,
     limits: &Limits,
+    rooms: &Rooms,
 ) -> Result<Decode, Error> {
     let ModelInferRequest { model_name: model, model_version: version, id, .. } = message;
     let wants_final = wants_final(&message.parameters);
     let parameters = request_parameters(message.parameters, &model)?;
     let query = query(metadata, &parameters, &model)?;
-    let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits)?;
+    let inputs = inputs(message.inputs, message.raw_input_contents, &model, limits, rooms)?;
     let outputs = outputs(message.outputs, &model, limits)?;
     let (headers, deadline) = (metadata.headers.clone(), metadata.deadline);
     let request = Request {
@@ -84,10 +86,16 @@ fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Qu
     }
 }
 
-fn inputs(inputs: Vec<InferInputTensor>, raws: Vec<Bytes>, model: &str, limits: &Limits) -> Result<Vec<Tensor>, Error> {
+fn inputs(
+    inputs: Vec<InferInputTensor>,
+    raws: Vec<Bytes>,
+    model: &str,
+    limits: &Limits,
+    rooms: &Rooms,
+) -> Result<Vec<Tensor>, Error> {
     at_most(inputs.len(), limits.max_tensors, "inputs", model)?;
     if raws.is_empty() {
-        return inputs.into_iter().map(|input| typed_input(input, model, limits)).collect();
+        return inputs.into_iter().map(|input| typed_input(input, model, limits, rooms)).collect();
     }
     check_raw_count(&inputs, raws.len(), model)?;
     inputs.into_iter().zip(raws).map(|(input, data)| raw_input(input, data, model, limits)).collect()
@@ -113,11 +121,11 @@ fn raw_input(input: InferInputTensor, data: Bytes, model: &str, limits: &Limits)
     tensor(input, datatype, data, model)
 }
 
-fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits) -> Result<Tensor, Error> {
+fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits, rooms: &Rooms) -> Result<Tensor, Error> {
     let contents = input.contents.take().unwrap_or_default();
     let (named, datatype) = head(&input, model, limits)?;
     let count = raw::count(named, &input.shape)?;
-    let data = super::contents::to_raw(named, datatype, count, contents)?;
+    let data = super::contents::to_raw(named, datatype, count, contents, rooms)?;
     tensor(input, datatype, data, model)
 }
 
@@ -185,7 +193,7 @@ mod tests {
 
     fn read(message: ModelInferRequest) -> Result<Request, Error> {
         let limits = Limits { max_rank: 3, max_tensors: 2, ..Limits::default() };
-        decode(message, &Metadata::default(), Expects::One, &limits).map(|read| read.request)
+        decode(message, &Metadata::default(), Expects::One, &limits, &Rooms::new(None)).map(|read| read.request)
     }
 
     fn refusal(message: ModelInferRequest) -> String {
@@ -242,7 +250,8 @@ mod tests {
         for (choice, wanted) in [(ParameterChoice::BoolParam(true), true), (ParameterChoice::Int64Param(1), false)] {
             let mut asks = message(vec![], &[]);
             asks.parameters.insert(FINAL_WANTED.into(), InferParameter { parameter_choice: Some(choice) });
-            let read = decode(asks, &Metadata::default(), Expects::Many, &Limits::default()).unwrap();
+            let read =
+                decode(asks, &Metadata::default(), Expects::Many, &Limits::default(), &Rooms::new(None)).unwrap();
             assert_eq!((read.wants_final, read.request.parameters.len()), (wanted, 0));
         }
     }

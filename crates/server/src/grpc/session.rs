@@ -23,7 +23,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt};
 use hyper::body::Incoming;
-use prost::Message as _;
 use tower::ServiceExt;
 
 use super::decode::{Decode, decode};
@@ -173,7 +172,7 @@ impl<S: Upstream> Session<S> {
     fn on_message(&mut self, message: Message) -> Result<(), Error> {
         let now = Instant::now();
         let Message { data, charge } = message;
-        let message = match ModelInferRequest::decode(data) {
+        let message: ModelInferRequest = match data.decode() {
             Ok(message) => message,
             Err(error) => {
                 // What follows cannot be trusted either; what came before is answered.
@@ -187,7 +186,7 @@ impl<S: Upstream> Session<S> {
         self.arrived += 1;
         let asked = Asked { id, model, outputs: Vec::new() };
         let mut ticket = Ticket { turn, asked, wants_final: false, call, _charge: charge };
-        match decode(message, &self.metadata, Expects::Many, &self.app.limits) {
+        match decode(message, &self.metadata, Expects::Many, &self.app.limits, self.app.budget.rooms()) {
             Ok(Decode { request, wants_final }) => {
                 ticket.wants_final = wants_final;
                 ticket.asked.outputs.clone_from(&request.outputs);
