@@ -367,6 +367,8 @@ def test_a_handlers_log_carries_the_request(caplog):
 
 def test_what_is_not_there_yet_says_so():
     context = Context()
-    for use in (lambda: context.objects, lambda: context.call(capability={}), lambda: context.acall("a", k=1)):
+    for use in (lambda: context.call(capability={}), lambda: context.acall("a", k=1)):
         with pytest.raises(Unsupported, match="not part of this version"):
             use()
+    with pytest.raises(Unsupported, match="no object store here"):
+        _ = context.objects

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
-use anyserve_core::Directory;
+use anyserve_core::{Directory, TensorMemory};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use anyserve_shm::Regions;
 use anyserve_worker::{Pool, Running, SharedMemory, StartError};
@@ -60,12 +60,13 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let on_worker = Arc::clone(&tell);
     let regions = settings.client_shm.then(|| Arc::new(Regions::default()));
     let plane = store::open(settings.store)?;
+    let tensors = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn TensorMemory>);
     let memory = SharedMemory { plane, regions: regions.clone(), far: None };
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
     let ingress = ServerConfig { regions, ..settings.server.clone() };
-    let server = Server::try_new(&ingress, pool.clone()).map_err(Error::new)?;
+    let server = Server::with_memory(&ingress, pool.clone(), tensors).map_err(Error::new)?;
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     let asked = until_asked(&settings, &pool, &mut workers, endpoint, &mut signals, &mut serving, &tell).await;
     if let Err(error) = asked {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyserve_core::TensorMemory;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -13,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
 
 use crate::connection::Connections;
+use crate::rooms::Rooms;
 use crate::route::App;
 use crate::{Listener, ServerConfig, TlsError, Upstream, tls};
 
@@ -50,11 +52,23 @@ impl<S: Upstream> Server<S> {
     /// # Errors
     /// [`TlsError`] if there are files for TLS that cannot be used.
     pub fn try_new(config: &ServerConfig, upstream: S) -> Result<Self, TlsError> {
+        Self::with_memory(config, upstream, None)
+    }
+
+    /// Prepares to serve what `upstream` answers, and to receive large tensors into `memory`, if there is some.
+    ///
+    /// # Errors
+    /// [`TlsError`] if there are files for TLS that cannot be used.
+    pub fn with_memory(
+        config: &ServerConfig,
+        upstream: S,
+        memory: Option<Arc<dyn TensorMemory>>,
+    ) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let leaving = CancellationToken::new();
         let tasks = TaskTracker::new();
         Ok(Self {
-            app: App::new(config, upstream, &leaving),
+            app: App::new(config, upstream, Rooms::new(memory), &leaving),
             connections: Connections::new(config, tls, tasks.clone()),
             tasks,
             leaving,

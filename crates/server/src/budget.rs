@@ -1,4 +1,4 @@
-//! How much memory the messages of all clients may take together.
+//! How much memory the messages of all clients may take together, and where it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyserve_core::{Code, Error};
 
-/// A number of bytes that everybody takes from.
+use crate::rooms::Rooms;
+
+/// A number of bytes that everybody takes from, and the rooms of large tensors, which are not counted: their memory has
+/// bounds of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget(Arc<Inner>);
 
@@ -14,6 +17,7 @@ pub(crate) struct Budget(Arc<Inner>);
 struct Inner {
     used: AtomicUsize,
     max: usize,
+    rooms: Rooms,
 }
 
 /// Bytes that were taken; dropping it gives them back.
@@ -29,9 +33,14 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 // === impl Budget ===
 
 impl Budget {
-    /// A budget of `max` bytes.
-    pub(crate) fn new(max: usize) -> Self {
-        Self(Arc::new(Inner { used: AtomicUsize::new(0), max }))
+    /// A budget of `max` bytes beside `rooms`.
+    pub(crate) fn new(max: usize, rooms: Rooms) -> Self {
+        Self(Arc::new(Inner { used: AtomicUsize::new(0), max, rooms }))
+    }
+
+    /// Where large tensors go.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.0.rooms
     }
 
     /// A charge that has taken nothing yet.
@@ -48,7 +57,7 @@ impl Charge {
     /// # Errors
     /// `OVERLOADED` if they are not there; nothing is taken then.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        let Inner { used, max } = &*self.budget.0;
+        let Inner { used, max, .. } = &*self.budget.0;
         // Relaxed: a count, nothing is published by it.
         let before = used.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > *max {
@@ -58,6 +67,11 @@ impl Charge {
         }
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Where large tensors go.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        self.budget.rooms()
     }
 }
 
@@ -73,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_given_up_to_its_last_byte_and_comes_back() {
-        let budget = Budget::new(10);
+        let budget = Budget::new(10, Rooms::new(None));
         let mut first = budget.charge();
         assert!(first.grow(9).is_ok());
         assert!(budget.charge().grow(2).is_err());

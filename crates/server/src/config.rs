@@ -35,7 +35,8 @@ pub struct ServerConfig {
     /// Requests that one `ModelStreamInfer` call may have in flight; the client waits beyond that.
     pub max_stream_requests: usize,
     /// Bytes of request messages, of all clients together, that may be held at the same time. Messages of less than
-    /// one HTTP/2 frame are not counted. Beyond it requests are refused with `OVERLOADED`.
+    /// one HTTP/2 frame are not counted, nor are large tensors in memory that bounds itself. Beyond it requests are
+    /// refused with `OVERLOADED`.
     pub max_buffered: usize,
     /// How long a client may take for a TLS handshake, for the first bytes of a connection, and for the headers of
     /// an HTTP/1 request.

@@ -20,6 +20,7 @@ mod grpc;
 mod http;
 mod listen;
 mod metrics;
+mod rooms;
 mod route;
 mod tls;
 mod token;

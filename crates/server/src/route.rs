@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::Body;
 use crate::budget::Budget;
 use crate::metrics::{Call, Metrics};
+use crate::rooms::Rooms;
 use crate::{AdminToken, ServerConfig, Upstream, grpc, http as rest};
 
 const SERVICE: &str = "/inference.GRPCInferenceService/";
@@ -31,7 +32,7 @@ pub(crate) struct App<S> {
     pub(crate) limits: Limits,
     /// Requests that one stream may have in flight.
     pub(crate) max_stream_requests: usize,
-    /// Memory of request messages.
+    /// Memory of request messages, and of their large tensors.
     pub(crate) budget: Budget,
     /// Memory that clients share, if they may.
     pub(crate) regions: Option<Arc<Regions>>,
@@ -48,12 +49,12 @@ pub(crate) struct App<S> {
 // === impl App ===
 
 impl<S: Upstream> App<S> {
-    pub(crate) fn new(config: &ServerConfig, upstream: S, leaving: &CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(config: &ServerConfig, upstream: S, rooms: Rooms, leaving: &CancellationToken) -> Arc<Self> {
         Arc::new_cyclic(|app| Self {
             upstream: upstream.clone(),
             limits: config.limits,
             max_stream_requests: config.max_stream_requests.max(1),
-            budget: Budget::new(config.max_buffered),
+            budget: Budget::new(config.max_buffered, rooms),
             regions: config.regions.clone(),
             metrics: Metrics::new(),
             leaving: leaving.clone(),

@@ -3,13 +3,23 @@
 use std::io::{self, Read, Write};
 
 use anyserve_core::{Code, Error};
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::HeaderValue;
 
 use crate::body::Chunks;
+
+/// Bytes that are decompressed before they are handed on.
+const PIECE: usize = 16 << 10;
+
+/// Bytes that one byte of a compressed message can become: the shortest code of deflate, of 2 bits, repeats 258 bytes.
+const MAX_RATIO: usize = 1032;
+
+/// Bytes that a compressed message of `len` bytes can become, if it becomes no more than `max`.
+pub(super) fn at_most(len: usize, max: usize) -> usize {
+    len.saturating_mul(MAX_RATIO).min(max)
+}
 
 /// How a message is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,22 +67,43 @@ impl Encoding {
         }
     }
 
-    /// Decompresses a message to at most `max` bytes.
+    /// Decompresses a message to at most `max` bytes, which it hands on piece by piece.
     ///
     /// # Errors
-    /// `INVALID_INPUT` if it is not compressed so, or longer than that.
-    pub(super) fn decompress(self, data: &[u8], max: usize) -> Result<Bytes, Error> {
-        let message = match self {
-            Self::Identity => return Err(Error::invalid("a compressed message without grpc-encoding")),
-            Self::Gzip => read_all(GzDecoder::new(data), max),
-            Self::Deflate => read_all(ZlibDecoder::new(data), max),
-        };
-        let message = message.map_err(|error| Error::invalid(format!("message is not {}: {error}", self.name())))?;
-        if message.len() > max {
-            let message = format!("message is longer than {max} bytes once decompressed");
-            return Err(Error::new(Code::InvalidInput, message));
+    /// `INVALID_INPUT` if it is not compressed so, or longer than that; what `put` says.
+    pub(super) fn decompress(
+        self,
+        data: &[u8],
+        max: usize,
+        put: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Identity => Err(Error::invalid("a compressed message without grpc-encoding")),
+            Self::Gzip => self.read_all(GzDecoder::new(data), max, put),
+            Self::Deflate => self.read_all(ZlibDecoder::new(data), max, put),
         }
-        Ok(message.into())
+    }
+
+    fn read_all(
+        self,
+        reader: impl Read,
+        max: usize,
+        mut put: impl FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // One byte beyond, to tell "just fits" from "too long".
+        let mut reader = reader.take(u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1));
+        let (mut piece, mut left) = (vec![0; PIECE], max);
+        loop {
+            let read = reader.read(&mut piece);
+            let len = read.map_err(|error| Error::invalid(format!("message is not {}: {error}", self.name())))?;
+            if len == 0 {
+                return Ok(());
+            }
+            left = left.checked_sub(len).ok_or_else(|| {
+                Error::new(Code::InvalidInput, format!("message is longer than {max} bytes once decompressed"))
+            })?;
+            put(&piece[..len])?;
+        }
     }
 
     /// Compresses a message; [`Encoding::Identity`] leaves it as it is.
@@ -90,14 +121,6 @@ impl Encoding {
     }
 }
 
-/// Reads one byte beyond `max`, so that the caller can tell "just fits" from "too long".
-fn read_all(reader: impl Read, max: usize) -> io::Result<Vec<u8>> {
-    let mut message = Vec::new();
-    let bound = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    reader.take(bound).read_to_end(&mut message)?;
-    Ok(message)
-}
-
 fn write_all<W: Write>(mut writer: W, mut message: Chunks) -> io::Result<W> {
     while let Some(piece) = message.pop() {
         writer.write_all(&piece)?;
@@ -108,6 +131,7 @@ fn write_all<W: Write>(mut writer: W, mut message: Chunks) -> io::Result<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn compressed(encoding: Encoding, data: &[u8]) -> Vec<u8> {
@@ -116,13 +140,31 @@ mod tests {
         encoding.compress(chunks)
     }
 
+    fn decompressed(encoding: Encoding, data: &[u8], max: usize) -> Result<Vec<u8>, Error> {
+        let mut message = Vec::new();
+        encoding.decompress(data, max, |piece| {
+            message.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(message)
+    }
+
+    #[test]
+    fn no_message_becomes_longer_than_it_can() {
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            let data = compressed(encoding, &vec![0; 10 << 20]);
+            assert!(at_most(data.len(), usize::MAX) >= 10 << 20);
+        }
+        assert_eq!((at_most(1, 1031), at_most(1, 1032), at_most(1, 1033)), (1031, 1032, 1032));
+    }
+
     #[test]
     fn a_message_may_be_as_long_as_the_limit_once_decompressed_and_no_longer() {
         for encoding in [Encoding::Gzip, Encoding::Deflate] {
             let bomb = compressed(encoding, &[0; 1000]);
-            assert!(encoding.decompress(&bomb, 1001).is_ok());
-            assert!(encoding.decompress(&bomb, 1000).is_ok());
-            assert_eq!(encoding.decompress(&bomb, 999).unwrap_err().code, Code::InvalidInput);
+            assert!(decompressed(encoding, &bomb, 1001).is_ok());
+            assert!(decompressed(encoding, &bomb, 1000).is_ok());
+            assert_eq!(decompressed(encoding, &bomb, 999).unwrap_err().code, Code::InvalidInput);
         }
     }
 
@@ -130,15 +172,15 @@ mod tests {
         #[test]
         fn what_is_compressed_comes_back(data in proptest::collection::vec(any::<u8>(), 0..500)) {
             for encoding in [Encoding::Gzip, Encoding::Deflate] {
-                prop_assert_eq!(&encoding.decompress(&compressed(encoding, &data), 500).unwrap(), &data);
+                prop_assert_eq!(&decompressed(encoding, &compressed(encoding, &data), 500).unwrap(), &data);
             }
         }
 
         #[test]
         fn anything_else_is_an_error(data in proptest::collection::vec(any::<u8>(), 0..50)) {
-            let _ = Encoding::Gzip.decompress(&data, 100);
-            let _ = Encoding::Deflate.decompress(&data, 100);
-            prop_assert!(Encoding::Identity.decompress(&data, 100).is_err());
+            let _ = decompressed(Encoding::Gzip, &data, 100);
+            let _ = decompressed(Encoding::Deflate, &data, 100);
+            prop_assert!(decompressed(Encoding::Identity, &data, 100).is_err());
         }
     }
 }

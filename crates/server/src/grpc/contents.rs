@@ -1,10 +1,11 @@
-//! Typed contents of an input, turned into raw bytes.
+//! Typed contents of an input, turned into raw bytes: in the runtime's memory if they are large.
 
-use anyserve_core::{Datatype, Error};
+use anyserve_core::{Datatype, Error, TensorRoom};
 use anyserve_proto::inference::InferTensorContents;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::raw::Named;
+use crate::rooms::Rooms;
 
 /// Turns the typed contents of an input of `count` elements into raw bytes.
 ///
@@ -16,13 +17,14 @@ pub(super) fn to_raw(
     datatype: Datatype,
     count: usize,
     contents: InferTensorContents,
+    rooms: &Rooms,
 ) -> Result<Bytes, Error> {
     let got = check_field(named, datatype, &contents)?;
     if got != count {
         let field = field_of(datatype).unwrap_or("contents");
         return Err(Error::invalid(format!("{named} has {got} elements in {field}, expected {count}")));
     }
-    pack(datatype, contents).map_err(|odd| odd.error(named, datatype))
+    pack(datatype, contents, rooms).map_err(|odd| odd.error(named, datatype))
 }
 
 /// The field that elements of a datatype stand in; FP16 and BF16 have none.
@@ -85,60 +87,113 @@ impl Odd {
     }
 }
 
-fn pack(datatype: Datatype, contents: InferTensorContents) -> Result<Bytes, Odd> {
+/// Where elements are packed to.
+enum Packed {
+    Heap(BytesMut),
+    Room {
+        room: Box<dyn TensorRoom>,
+        /// Elements are gathered before they are written: a room is far away, and one element is small.
+        stage: BytesMut,
+    },
+}
+
+/// Bytes that are gathered.
+const STAGE: usize = 4 << 10;
+
+fn pack(datatype: Datatype, contents: InferTensorContents, rooms: &Rooms) -> Result<Bytes, Odd> {
     match datatype {
-        Datatype::Bool => Ok(all(contents.bool_contents, |value| [u8::from(value)])),
-        Datatype::Int8 => narrow(contents.int_contents, i8::to_le_bytes),
-        Datatype::Int16 => narrow(contents.int_contents, i16::to_le_bytes),
-        Datatype::Int32 => Ok(all(contents.int_contents, i32::to_le_bytes)),
-        Datatype::Int64 => Ok(all(contents.int64_contents, i64::to_le_bytes)),
-        Datatype::Uint8 => narrow(contents.uint_contents, u8::to_le_bytes),
-        Datatype::Uint16 => narrow(contents.uint_contents, u16::to_le_bytes),
-        Datatype::Uint32 => Ok(all(contents.uint_contents, u32::to_le_bytes)),
-        Datatype::Uint64 => Ok(all(contents.uint64_contents, u64::to_le_bytes)),
-        Datatype::Fp32 => Ok(all(contents.fp32_contents, f32::to_le_bytes)),
-        Datatype::Fp64 => Ok(all(contents.fp64_contents, f64::to_le_bytes)),
-        Datatype::Bytes => framed(&contents.bytes_contents),
+        Datatype::Bool => Ok(all(contents.bool_contents, |value| [u8::from(value)], rooms)),
+        Datatype::Int8 => narrow(contents.int_contents, i8::to_le_bytes, rooms),
+        Datatype::Int16 => narrow(contents.int_contents, i16::to_le_bytes, rooms),
+        Datatype::Int32 => Ok(all(contents.int_contents, i32::to_le_bytes, rooms)),
+        Datatype::Int64 => Ok(all(contents.int64_contents, i64::to_le_bytes, rooms)),
+        Datatype::Uint8 => narrow(contents.uint_contents, u8::to_le_bytes, rooms),
+        Datatype::Uint16 => narrow(contents.uint_contents, u16::to_le_bytes, rooms),
+        Datatype::Uint32 => Ok(all(contents.uint_contents, u32::to_le_bytes, rooms)),
+        Datatype::Uint64 => Ok(all(contents.uint64_contents, u64::to_le_bytes, rooms)),
+        Datatype::Fp32 => Ok(all(contents.fp32_contents, f32::to_le_bytes, rooms)),
+        Datatype::Fp64 => Ok(all(contents.fp64_contents, f64::to_le_bytes, rooms)),
+        Datatype::Bytes => framed(&contents.bytes_contents, rooms),
         Datatype::Fp16 | Datatype::Bf16 => Ok(Bytes::new()),
     }
 }
 
-fn all<T, const N: usize>(values: Vec<T>, to_le: impl Fn(T) -> [u8; N]) -> Bytes {
-    values.into_iter().flat_map(to_le).collect()
+fn all<T, const N: usize>(values: Vec<T>, to_le: impl Fn(T) -> [u8; N], rooms: &Rooms) -> Bytes {
+    let mut packed = Packed::new(values.len() * N, rooms);
+    for value in values {
+        packed.write(&to_le(value));
+    }
+    packed.freeze()
 }
 
-fn narrow<T, U, const N: usize>(values: Vec<T>, to_le: impl Fn(U) -> [u8; N]) -> Result<Bytes, Odd>
+fn narrow<T, U, const N: usize>(values: Vec<T>, to_le: impl Fn(U) -> [u8; N], rooms: &Rooms) -> Result<Bytes, Odd>
 where
     T: Copy + std::fmt::Display,
     U: TryFrom<T>,
 {
-    let mut packed = BytesMut::with_capacity(values.len() * N);
+    let mut packed = Packed::new(values.len() * N, rooms);
     for (element, value) in values.into_iter().enumerate() {
         let small = U::try_from(value).map_err(|_| Odd { element, value: value.to_string() })?;
-        packed.extend_from_slice(&to_le(small));
+        packed.write(&to_le(small));
     }
     Ok(packed.freeze())
 }
 
-fn framed(values: &[Bytes]) -> Result<Bytes, Odd> {
+fn framed(values: &[Bytes], rooms: &Rooms) -> Result<Bytes, Odd> {
     let len: usize = values.iter().map(|value| value.len() + 4).sum();
-    let mut packed = BytesMut::with_capacity(len);
+    let mut packed = Packed::new(len, rooms);
     for (element, value) in values.iter().enumerate() {
         let len = u32::try_from(value.len());
-        packed.put_u32_le(len.map_err(|_| Odd { element, value: format!("{} bytes long", value.len()) })?);
-        packed.extend_from_slice(value);
+        let len = len.map_err(|_| Odd { element, value: format!("{} bytes long", value.len()) })?;
+        packed.write(&len.to_le_bytes());
+        packed.write(value);
     }
     Ok(packed.freeze())
+}
+
+// === impl Packed ===
+
+impl Packed {
+    /// For exactly `len` bytes.
+    fn new(len: usize, rooms: &Rooms) -> Self {
+        match rooms.take(len) {
+            Some(room) => Self::Room { room, stage: BytesMut::with_capacity(STAGE) },
+            None => Self::Heap(BytesMut::with_capacity(len)),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Heap(packed) => packed.extend_from_slice(bytes),
+            Self::Room { stage, .. } if stage.len() + bytes.len() <= STAGE => stage.extend_from_slice(bytes),
+            Self::Room { room, stage } => {
+                room.write(stage);
+                room.write(bytes);
+                stage.clear();
+            }
+        }
+    }
+
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::Heap(packed) => packed.freeze(),
+            Self::Room { mut room, stage } => {
+                room.write(&stage);
+                room.freeze()
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rooms::shelf::Shelf;
 
     const NAMED: Named<'_> = Named { input: "x", model: "m" };
 
     fn raw(datatype: Datatype, count: usize, contents: InferTensorContents) -> Result<Vec<u8>, String> {
-        to_raw(NAMED, datatype, count, contents).map(Vec::from).map_err(|error| error.message)
+        to_raw(NAMED, datatype, count, contents, &Rooms::new(None)).map(Vec::from).map_err(|error| error.message)
     }
 
     fn ints(values: &[i32]) -> InferTensorContents {
@@ -216,5 +271,38 @@ mod tests {
         let error = "input 'x' for model 'm' has 2 elements in int_contents, expected 3";
         assert_eq!(raw(Datatype::Int32, 3, ints(&[1, 2])).unwrap_err(), error);
         assert_eq!(raw(Datatype::Int32, 0, InferTensorContents::default()).unwrap(), [0; 0]);
+    }
+
+    fn floats(count: usize) -> InferTensorContents {
+        InferTensorContents { fp32_contents: vec![1.5; count], ..Default::default() }
+    }
+
+    #[test]
+    fn contents_are_packed_into_a_room_from_the_threshold_on() {
+        let shelf = Shelf::new(40_000, usize::MAX);
+        let rooms = Rooms::new(Some(shelf.memory()));
+        for (count, large) in [(9_999, false), (10_000, true), (10_001, true)] {
+            let data = to_raw(NAMED, Datatype::Fp32, count, floats(count), &rooms).unwrap();
+            assert_eq!(shelf.has(&data), large);
+            assert_eq!(data, 1.5_f32.to_le_bytes().repeat(count));
+        }
+        let contents = InferTensorContents {
+            bytes_contents: vec![Bytes::from(vec![7; 39_991]), Bytes::from_static(b"a")],
+            ..Default::default()
+        };
+        let data = to_raw(NAMED, Datatype::Bytes, 2, contents, &rooms).unwrap();
+        assert!(shelf.has(&data) && data.ends_with(&[7, 1, 0, 0, 0, b'a']));
+        drop(data);
+        assert_eq!(shelf.held(), 0);
+    }
+
+    #[test]
+    fn a_room_is_given_back_where_an_element_is_odd_and_the_heap_serves_where_there_is_none() {
+        let shelf = Shelf::new(4, 4);
+        let rooms = Rooms::new(Some(shelf.memory()));
+        assert!(to_raw(NAMED, Datatype::Int8, 4, ints(&[1, 2, 3, 128]), &rooms).is_err());
+        assert_eq!((shelf.asked(), shelf.held()), (1, 0));
+        let data = to_raw(NAMED, Datatype::Int8, 5, ints(&[1, 2, 3, 4, 5]), &rooms).unwrap();
+        assert!(data == [1, 2, 3, 4, 5][..] && !shelf.has(&data));
     }
 }

@@ -10,6 +10,7 @@ use super::parameters::{self, Decoded};
 use super::raw::{self, Named};
 use super::shared::{SharedOutput, Sharing, is_shared};
 use crate::budget::Charge;
+use crate::rooms::Rooms;
 
 /// Asks for an empty response at the end of the responses.
 const FINAL_WANTED: &str = "triton_enable_empty_final_response";
@@ -27,7 +28,7 @@ pub(super) struct Decode {
     pub(super) charge: Option<Charge>,
 }
 
-/// Checks a request and turns it into the runtime's.
+/// Checks a request and turns it into the runtime's. Large tensors in typed contents become raw in the budget's rooms.
 ///
 /// # Errors
 /// `INVALID_INPUT` that names the tensor or parameter, the model and, where there are some, both numbers;
@@ -109,7 +110,7 @@ fn inputs(
         if is_shared(&input.parameters) {
             shared_input(input, model, limits, sharing)
         } else if typed {
-            typed_input(input, model, limits)
+            typed_input(input, model, limits, sharing.budget.rooms())
         } else {
             // There is one for each such input: they were counted.
             raw_input(input, raws.next().unwrap_or_default(), model, limits)
@@ -141,11 +142,11 @@ fn raw_input(input: InferInputTensor, data: Bytes, model: &str, limits: &Limits)
     tensor(input, datatype, data, model)
 }
 
-fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits) -> Result<Tensor, Error> {
+fn typed_input(mut input: InferInputTensor, model: &str, limits: &Limits, rooms: &Rooms) -> Result<Tensor, Error> {
     let contents = input.contents.take().unwrap_or_default();
     let (named, datatype) = head(&input, model, limits)?;
     let count = raw::count(named, &input.shape)?;
-    let data = super::contents::to_raw(named, datatype, count, contents)?;
+    let data = super::contents::to_raw(named, datatype, count, contents, rooms)?;
     tensor(input, datatype, data, model)
 }
 
@@ -240,7 +241,8 @@ mod tests {
 
     fn read(message: ModelInferRequest) -> Result<Request, Error> {
         let limits = Limits { max_rank: 3, max_tensors: 2, ..Limits::default() };
-        decode(message, &Metadata::default(), Expects::One, &limits, sharing(&Budget::new(0))).map(|read| read.request)
+        decode(message, &Metadata::default(), Expects::One, &limits, sharing(&Budget::new(0, Rooms::new(None))))
+            .map(|read| read.request)
     }
 
     fn refusal(message: ModelInferRequest) -> String {
@@ -301,8 +303,14 @@ mod tests {
         for (choice, wanted) in [(ParameterChoice::BoolParam(true), true), (ParameterChoice::Int64Param(1), false)] {
             let mut asks = message(vec![], &[]);
             asks.parameters.insert(FINAL_WANTED.into(), InferParameter { parameter_choice: Some(choice) });
-            let read = decode(asks, &Metadata::default(), Expects::Many, &Limits::default(), sharing(&Budget::new(0)))
-                .unwrap();
+            let read = decode(
+                asks,
+                &Metadata::default(),
+                Expects::Many,
+                &Limits::default(),
+                sharing(&Budget::new(0, Rooms::new(None))),
+            )
+            .unwrap();
             assert_eq!((read.wants_final, read.request.parameters.len()), (wanted, 0));
         }
     }

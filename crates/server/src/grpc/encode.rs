@@ -308,8 +308,13 @@ mod tests {
         encoder.response(response(), &mut chunks).unwrap();
         let bytes = chunks.concat();
         assert_eq!(bytes[0], 1);
-        let plain = Encoding::Gzip.decompress(&bytes[PREFIX..], 1000).unwrap();
-        assert_eq!(ModelInferResponse::decode(plain).unwrap(), decoded(&response()));
+        let mut plain = Vec::new();
+        let put = |piece: &[u8]| {
+            plain.extend_from_slice(piece);
+            Ok(())
+        };
+        Encoding::Gzip.decompress(&bytes[PREFIX..], 1000, put).unwrap();
+        assert_eq!(ModelInferResponse::decode(&*plain).unwrap(), decoded(&response()));
     }
 
     #[test]

@@ -1,29 +1,36 @@
 //! Messages out of the DATA frames of a call: `compressed u8 · length u32 big-endian · message`.
 //!
-//! A message that arrives in one frame is handed out where it lies. One that takes several is gathered, in memory
-//! that grows with what has arrived: the length prefix is compared with the limit, but not trusted for an allocation.
+//! ```text
+//!                 ┌─► small, in one frame ───────────────────────► where it lies ─┐
+//! frames ─► prefix├─► large, or in several frames ─► scatter ─► plain bytes, heap ├─► Message
+//!                 │                                   ▲    └──► tensors, rooms ───┘
+//!                 └─► compressed: gathered ─► decompressed, piece by piece
+//! ```
+//!
+//! A message that arrives in one frame is handed out where it lies, but for its large tensors; one that takes several is
+//! gathered in memory that grows with what has arrived. The length prefix is compared with the limit, but not trusted
+//! for an allocation. Without memory for tensors nothing is large.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use anyserve_core::{Code, Error};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body::Body;
 
-use super::compression::Encoding;
+use super::compression::{self, Encoding};
+use super::pieces::Pieces;
+use super::scatter::{self, Gather};
 use crate::budget::{Budget, Charge};
 
 /// Length of what stands before each message.
 pub(super) const PREFIX: usize = 5;
 
-/// The largest piece of memory that is reserved before its bytes have arrived.
-const MAX_AHEAD: usize = 16 << 20;
-
 /// A message with the memory it was charged for.
 #[derive(Debug)]
 pub(super) struct Message {
-    /// The bytes, decompressed.
-    pub(super) data: Bytes,
+    /// The bytes, decompressed, and large tensors of theirs in rooms.
+    pub(super) data: Pieces,
     /// Given back when it is dropped. Keep it as long as the bytes.
     pub(super) charge: Option<Charge>,
 }
@@ -35,7 +42,8 @@ pub(super) struct Messages<B> {
     limits: FrameLimits,
     /// Arrived and not yet looked at.
     rest: Bytes,
-    partial: Option<Partial>,
+    /// Boxed, so that the calls which have none, most of them, are small.
+    partial: Option<Box<Partial>>,
 }
 
 /// Bounds of the messages of one call.
@@ -45,7 +53,7 @@ pub(super) struct FrameLimits {
     pub(super) max_message: usize,
     /// How compressed messages are compressed.
     pub(super) encoding: Encoding,
-    /// Where the memory of gathered messages is taken from.
+    /// Where the memory of gathered messages and of large tensors is taken from.
     pub(super) budget: Budget,
 }
 
@@ -60,8 +68,9 @@ struct Prefix {
 #[derive(Debug)]
 struct Partial {
     prefix: Prefix,
-    data: BytesMut,
-    charge: Charge,
+    /// Bytes that have.
+    arrived: usize,
+    gather: Gather,
 }
 
 // === impl Messages ===
@@ -118,8 +127,7 @@ where
     /// The message that is complete, if one is.
     fn take(&mut self) -> Result<Option<Message>, Error> {
         if let Some(partial) = self.partial.take_if(|partial| partial.is_complete()) {
-            let Partial { prefix, data, charge } = partial;
-            return self.message(prefix, data.freeze(), Some(charge)).map(Some);
+            return self.gathered(*partial).map(Some);
         }
         if self.partial.is_some() || self.rest.len() < PREFIX {
             return Ok(None);
@@ -127,27 +135,44 @@ where
         let prefix = Prefix::read(&mut self.rest, self.limits.max_message)?;
         if prefix.len <= self.rest.len() {
             let data = self.rest.split_to(prefix.len);
-            return self.message(prefix, data, None).map(Some);
+            return self.whole(prefix, data).map(Some);
         }
         let mut partial = Partial::new(prefix, self.limits.budget.charge());
         partial.feed(&mut self.rest)?;
-        self.partial = Some(partial);
+        self.partial = Some(Box::new(partial));
         Ok(None)
     }
 
-    fn message(&self, prefix: Prefix, data: Bytes, charge: Option<Charge>) -> Result<Message, Error> {
-        if !prefix.compressed {
-            return Ok(Message { data, charge });
+    /// A message that lies in one frame.
+    fn whole(&self, prefix: Prefix, data: Bytes) -> Result<Message, Error> {
+        if prefix.compressed {
+            return self.decompressed(&data);
         }
-        let data = self.limits.encoding.decompress(&data, self.limits.max_message)?;
-        let mut charge = self.limits.budget.charge();
-        charge.grow(data.len())?;
+        let rooms = self.limits.budget.rooms();
+        let data = if data.len() < rooms.threshold() { data.into() } else { scatter::whole(data, rooms) };
+        Ok(Message { data, charge: None })
+    }
+
+    fn gathered(&self, partial: Partial) -> Result<Message, Error> {
+        let (mut data, charge) = partial.gather.finish();
+        if !partial.prefix.compressed {
+            return Ok(Message { data, charge: Some(charge) });
+        }
+        // Bytes that are not looked at are in one piece. They stay charged until they are decompressed.
+        self.decompressed(&data.copy_to_bytes(partial.arrived))
+    }
+
+    fn decompressed(&self, data: &[u8]) -> Result<Message, Error> {
+        let FrameLimits { max_message, encoding, budget } = &self.limits;
+        let mut gather = Gather::up_to(compression::at_most(data.len(), *max_message), budget.charge());
+        encoding.decompress(data, *max_message, |piece| gather.feed(piece))?;
+        let (data, charge) = gather.finish();
         Ok(Message { data, charge: Some(charge) })
     }
 
     fn end(&self) -> Result<Option<Message>, Error> {
         let (left, of) = match &self.partial {
-            Some(partial) => (partial.data.len(), partial.prefix.len),
+            Some(partial) => (partial.arrived, partial.prefix.len),
             None if self.rest.is_empty() => return Ok(None),
             None => (self.rest.len(), PREFIX),
         };
@@ -180,29 +205,27 @@ impl Prefix {
 
 impl Partial {
     fn new(prefix: Prefix, charge: Charge) -> Self {
-        Self { prefix, data: BytesMut::new(), charge }
+        let of = if prefix.compressed { Gather::opaque } else { Gather::new };
+        Self { prefix, arrived: 0, gather: of(prefix.len, charge) }
     }
 
     fn is_complete(&self) -> bool {
-        self.data.len() == self.prefix.len
+        self.arrived == self.prefix.len
     }
 
     /// Takes what belongs to this message from the front of `data`.
     fn feed(&mut self, data: &mut Bytes) -> Result<(), Error> {
-        let missing = self.prefix.len - self.data.len();
+        let missing = self.prefix.len - self.arrived;
         let piece = data.split_to(missing.min(data.len()));
-        self.charge.grow(piece.len())?;
-        if self.data.capacity() - self.data.len() < piece.len() {
-            self.data.reserve(missing.min(self.data.len().max(MAX_AHEAD)));
-        }
-        self.data.extend_from_slice(&piece);
-        Ok(())
+        self.arrived += piece.len();
+        self.gather.feed(&piece)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rooms::Rooms;
     use futures_util::{FutureExt, stream};
     use http_body::Frame;
     use http_body_util::StreamBody;
@@ -210,7 +233,7 @@ mod tests {
     use std::convert::Infallible;
 
     fn limits(max_message: usize) -> FrameLimits {
-        FrameLimits { max_message, encoding: Encoding::Identity, budget: Budget::new(1 << 20) }
+        FrameLimits { max_message, encoding: Encoding::Identity, budget: Budget::new(1 << 20, Rooms::new(None)) }
     }
 
     fn framed(message: &[u8]) -> Vec<u8> {
@@ -223,8 +246,9 @@ mod tests {
         let frames = frames.into_iter().map(|data| Ok::<_, Infallible>(Frame::data(data)));
         let mut messages = Messages::new(StreamBody::new(stream::iter(frames)), limits);
         let mut all = Vec::new();
-        while let Some(message) = messages.next().now_or_never().unwrap()? {
-            all.push(message.data);
+        while let Some(mut message) = messages.next().now_or_never().unwrap()? {
+            let len = message.data.remaining();
+            all.push(message.data.copy_to_bytes(len));
         }
         Ok(all)
     }
@@ -245,9 +269,10 @@ mod tests {
 
     #[test]
     fn a_large_promise_reserves_little_and_an_exhausted_budget_refuses() {
-        let mut partial = Partial::new(Prefix { compressed: false, len: 1 << 30 }, Budget::new(10).charge());
+        let budget = Budget::new(10, Rooms::new(None));
+        let mut partial = Partial::new(Prefix { compressed: false, len: 1 << 30 }, budget.charge());
         partial.feed(&mut Bytes::from_static(&[0; 10])).unwrap();
-        assert!(partial.data.capacity() <= 2 * MAX_AHEAD);
+        assert!(partial.gather.reserved() <= 2 * scatter::MAX_AHEAD);
         assert_eq!(partial.feed(&mut Bytes::from_static(&[0])).unwrap_err().code, Code::Overloaded);
     }
 

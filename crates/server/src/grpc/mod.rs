@@ -1,8 +1,8 @@
 //! KServe v2 over gRPC, with Triton's extensions.
 //!
-//! The two inference calls are written by hand on HTTP/2 bodies: request bytes are decoded where they arrived, large
-//! tensors are written from where they are, and memory is reserved as bytes arrive instead of as a length prefix
-//! promises. Every other call goes through the generated service.
+//! The two inference calls are written by hand on HTTP/2 bodies: small requests are decoded where they arrived, large
+//! tensors are received into the runtime's memory and written from where they are, and the heap is reserved as bytes
+//! arrive instead of as a length prefix promises. Every other call goes through the generated service.
 
 mod compression;
 mod contents;
@@ -16,10 +16,13 @@ mod meta;
 mod metadata;
 mod models;
 mod parameters;
+mod pieces;
 mod raw;
 mod reflection;
 mod regions;
 mod reply;
+mod scan;
+mod scatter;
 mod session;
 mod settings;
 mod shared;

@@ -23,7 +23,6 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt};
 use hyper::body::Incoming;
-use prost::Message as _;
 use tower::ServiceExt;
 
 use super::decode::{Decode, decode};
@@ -176,7 +175,7 @@ impl<S: Upstream> Session<S> {
     fn on_message(&mut self, message: Message) -> Result<(), Error> {
         let now = Instant::now();
         let Message { data, charge } = message;
-        let message = match ModelInferRequest::decode(data) {
+        let message: ModelInferRequest = match data.decode() {
             Ok(message) => message,
             Err(error) => {
                 // What follows cannot be trusted either; what came before is answered.

@@ -211,6 +211,7 @@ fn size(bytes: u64) -> Parameter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rooms::Rooms;
     use anyserve_proto::inference::InferParameter;
     use proptest::prelude::*;
     use std::path::PathBuf;
@@ -231,7 +232,7 @@ mod tests {
             std::fs::write(&path, [vec![255; 8], (0..16).collect()].concat()).unwrap();
             let regions = Arc::new(Regions::default());
             regions.register("r", path.file_name().unwrap().to_str().unwrap(), 8, 16).unwrap();
-            Self { path, regions, budget: Budget::new(100) }
+            Self { path, regions, budget: Budget::new(100, Rooms::new(None)) }
         }
 
         fn sharing(&self) -> Sharing<'_> {
@@ -288,7 +289,7 @@ mod tests {
         assert!(read(0, 12).is_ok());
         let error = "input 'x' for model 'm' has 13 bytes of BYTES, the limit is 12";
         assert_eq!(read(0, 13).unwrap_err().message, error);
-        let poor = Budget::new(3);
+        let poor = Budget::new(3, Rooms::new(None));
         let mut sharing = Sharing { budget: &poor, ..shared.sharing() };
         assert_eq!(sharing.input(NAMED, Datatype::Bytes, &mut part(0, 4)).unwrap_err().code, Code::Overloaded);
         assert!(sharing.input(NAMED, Datatype::Bytes, &mut part(0, 3)).is_ok() && sharing.charge.is_some());

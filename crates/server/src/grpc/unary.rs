@@ -8,7 +8,6 @@ use anyserve_proto::inference::ModelInferRequest;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use prost::Message as _;
 use tower::ServiceExt;
 
 use super::compression::Encoding;
@@ -60,7 +59,7 @@ async fn answer<S: Upstream>(
     let message = timeout::within(metadata.deadline, messages.next()).await?;
     let message = message.ok_or_else(|| Error::invalid("the call has no message"))?;
     let Message { data, charge: _charge } = message;
-    let message = ModelInferRequest::decode(data).map_err(|error| malformed(&error))?;
+    let message: ModelInferRequest = data.decode().map_err(|error| malformed(&error))?;
     let mut call = app.begin(&message.model_name, now);
     let ended = timeout::within(metadata.deadline, serve(app, message, metadata, explained)).await;
     call.finish(ended.as_ref().err().map(|error| error.code));

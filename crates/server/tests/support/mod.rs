@@ -5,10 +5,13 @@
 
 mod fake;
 pub(crate) mod raw;
+pub(crate) mod shelf;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyserve_core::TensorMemory;
 use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
@@ -37,12 +40,16 @@ pub(crate) async fn start() -> Running {
     start_with(ServerConfig::default()).await
 }
 
-#[allow(clippy::unused_async, reason = "it needs the runtime of the test")]
 pub(crate) async fn start_with(config: ServerConfig) -> Running {
+    start_with_memory(config, None).await
+}
+
+#[allow(clippy::unused_async, reason = "it needs the runtime of the test")]
+pub(crate) async fn start_with_memory(config: ServerConfig, memory: Option<Arc<dyn TensorMemory>>) -> Running {
     let fake = Fake::new(config.regions.clone());
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let (address, shutdown) = (listener.local_addr(), CancellationToken::new());
-    let server = Server::try_new(&config, fake.clone()).unwrap();
+    let server = Server::with_memory(&config, fake.clone(), memory).unwrap();
     let serving = server.serve(listener, shutdown.clone());
     let server = tokio::spawn(async move { serving.await.unwrap() });
     Running { address, fake, shutdown, server }

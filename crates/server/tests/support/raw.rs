@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -41,6 +42,22 @@ pub(crate) async fn call(server: SocketAddr, method: &str, headers: &[(&str, &st
     let trailers = collected.trailers().cloned().unwrap_or_default();
     connection.abort();
     Answer { headers: head.headers, body: collected.to_bytes(), trailers }
+}
+
+/// Begins a call with a body that may go on for ever; dropping what is returned closes the connection.
+pub(crate) async fn open(
+    server: SocketAddr,
+    method: &str,
+    body: UnsyncBoxBody<Bytes, std::io::Error>,
+) -> tokio::task::JoinSet<()> {
+    let stream = TcpStream::connect(server).await.unwrap();
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let uri = format!("http://{server}/{method}");
+    let request = Request::post(uri).header("content-type", "application/grpc").body(body).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    tasks.spawn(async move { drop(client.send_request(request).await) });
+    tasks
 }
 
 /// A message with its prefix.
