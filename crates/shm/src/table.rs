@@ -383,7 +383,7 @@ impl Table {
         self.withdrawn.iter().copied()
     }
 
-    /// An instant in the table's own count of time: steps of [`TICK`] since its start.
+    /// An instant in the table's own count of time: steps of 62 ms since its start.
     pub fn stamp(&self, now: Instant) -> u32 {
         let ticks = now.saturating_duration_since(self.began).as_millis() / TICK.as_millis();
         u32::try_from(ticks).unwrap_or(u32::MAX)
