@@ -87,9 +87,19 @@ impl Attached {
     /// All bytes of a block, if it can be found; they pin it as long as they live.
     pub fn view(self: &Arc<Self>, block: BlockId) -> Option<Bytes> {
         let extent = self.pin(block)?;
-        let len = usize::try_from(extent.len).expect("it was compared with the arena");
-        let start = self.address(extent.start).cast_const();
-        Some(Bytes::from_owner(View { plane: Arc::clone(self), extent, start, len }))
+        Some(self.bytes(extent))
+    }
+
+    /// All bytes of a block that the runtime has pinned for this worker; the pin is theirs from now on. `None` for a block
+    /// that cannot be one.
+    pub fn lent(self: &Arc<Self>, block: BlockId) -> Option<Bytes> {
+        let found = self.cell(block.index)?.pinned(block.generation)?;
+        let extent = Extent { block, start: found.start, len: found.len };
+        if !self.is_inside(&extent) {
+            return None;
+        }
+        self.note(&extent);
+        Some(self.bytes(extent))
     }
 
     /// The pinned block that some bytes lie in, and where in it; `None` for bytes that are not in the arena.
@@ -134,17 +144,31 @@ impl Attached {
     fn pin(&self, block: BlockId) -> Option<Extent> {
         let (pin, cell) = self.pins.pin(block.index).zip(self.cell(block.index))?;
         let found = pin.pin(cell, block.generation)?;
-        let fits = found.start.checked_add(found.len).is_some_and(|end| end <= self.layout.capacity);
+        let extent = Extent { block, start: found.start, len: found.len };
         let over = found.expires != 0 && found.expires <= clock_ns();
-        if !fits || over {
+        if over || !self.is_inside(&extent) {
             pin.unpin();
             return None;
         }
         pin.note(stamp(self.layout.epoch_ns));
-        let extent = Extent { block, start: found.start, len: found.len };
-        let mut pinned = self.pinned.lock();
-        pinned.entry(extent.start).or_insert(Pinned { extent, count: 0 }).count += 1;
+        self.note(&extent);
         Some(extent)
+    }
+
+    fn is_inside(&self, extent: &Extent) -> bool {
+        extent.start.checked_add(extent.len).is_some_and(|end| end <= self.layout.capacity)
+    }
+
+    /// One pin more of it is held here.
+    fn note(&self, extent: &Extent) {
+        let mut pinned = self.pinned.lock();
+        pinned.entry(extent.start).or_insert(Pinned { extent: *extent, count: 0 }).count += 1;
+    }
+
+    fn bytes(self: &Arc<Self>, extent: Extent) -> Bytes {
+        let len = usize::try_from(extent.len).expect("it was compared with the arena");
+        let start = self.address(extent.start).cast_const();
+        Bytes::from_owner(View { plane: Arc::clone(self), extent, start, len })
     }
 
     fn unpin(&self, extent: &Extent) {

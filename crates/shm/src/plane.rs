@@ -266,6 +266,13 @@ impl Plane {
         Ok(self.bytes(extent))
     }
 
+    /// Pins a block for a worker that is about to be told of it, and gives the pin back. Whoever calls this holds the block,
+    /// so it may have been withdrawn.
+    pub fn lend(&self, block: BlockId, owner: Owner) {
+        let state = self.inner.state.lock();
+        state.workers.0.get(&owner).and_then(|pins| pins.pin(block.index)).into_iter().for_each(Pin::again);
+    }
+
     /// An object of this store.
     ///
     /// # Errors

@@ -72,6 +72,20 @@ impl Cell {
         fence(Ordering::SeqCst);
     }
 
+    /// What is in the cell, for who has the block pinned: it may have been withdrawn, and is not yet another one.
+    pub(crate) fn pinned(&self, generation: u64) -> Option<Found> {
+        let now = self.generation.load(Ordering::Acquire);
+        (now == generation || now == 0).then(|| self.found())
+    }
+
+    fn found(&self) -> Found {
+        Found {
+            start: self.start.load(Ordering::Relaxed),
+            len: self.len.load(Ordering::Relaxed),
+            expires: self.expires.load(Ordering::Relaxed),
+        }
+    }
+
     /// Whether the block can be found; it may be over a moment later.
     pub(crate) fn is_published(&self, generation: u64) -> bool {
         generation != 0 && self.generation.load(Ordering::Acquire) == generation
@@ -96,14 +110,10 @@ impl Pin {
             self.unpin();
             return None;
         }
-        Some(Found {
-            start: cell.start.load(Ordering::Relaxed),
-            len: cell.len.load(Ordering::Relaxed),
-            expires: cell.expires.load(Ordering::Relaxed),
-        })
+        Some(cell.found())
     }
 
-    /// Worker: one pin more of a block that it has pinned. The block may have been withdrawn meanwhile; it stays.
+    /// One pin more of a block that the caller has pinned, or holds. The block may have been withdrawn meanwhile; it stays.
     pub(crate) fn again(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
     }

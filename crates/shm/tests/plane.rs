@@ -125,12 +125,32 @@ fn a_pin_that_was_handed_over_is_given_back_whatever_comes_of_it() {
 }
 
 #[test]
+fn a_block_that_was_lent_is_read_by_its_worker_also_after_it_was_withdrawn() {
+    let plane = plane(MIB);
+    let worker = attach(&plane, ONE);
+    let objref = put(&plane, &signed(7, 4096), Lease::default());
+    let held = plane.object(objref).unwrap();
+    plane.lend(block(objref), ONE);
+    assert!(plane.delete(objref));
+    drop(held);
+    plane.tick();
+    assert_eq!(plane.usage().withdrawn, 1, "the pin that was lent");
+    let lent = worker.lent(block(objref)).unwrap();
+    assert!(number(&lent) == Some(7) && worker.locate(&lent) == Some((block(objref), 0)));
+    drop(lent);
+    plane.tick();
+    assert_eq!((plane.usage().used, worker.pinned()), (0, 0));
+    let other = BlockId { generation: 1, ..block(objref) };
+    assert!(worker.lent(BlockId { index: u32::MAX, ..other }).is_none());
+}
+
+#[test]
 fn a_pin_that_nobody_has_is_not_given_back() {
     let plane = plane(MIB);
     let worker = attach(&plane, ONE);
     let objref = put(&plane, &signed(7, 4096), Lease::default());
     for owner in [ONE, TWO] {
-        assert!(plane.read(block(objref), Some(owner)).is_ok());
+        assert!(plane.take(block(objref), owner, 0).is_err());
     }
     assert!(plane.delete(objref));
     plane.tick();

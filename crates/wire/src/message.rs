@@ -226,7 +226,8 @@ pub struct Place {
 /// Memory that both ends of the socket have mapped.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Memory {
-    /// A block of the arena. On a response it brings one pin along, which the runtime takes over.
+    /// A block of the arena. On a request each place brings one pin along, which the worker takes over; on a response each
+    /// block that the worker had not been granted brings one, which the runtime takes over.
     #[prost(message, tag = "3")]
     Block(Block),
     /// Memory that a client shares; on requests only.

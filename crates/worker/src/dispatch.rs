@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::SharedMemory;
 use crate::config::{PoolConfig, WorkerEvent};
 use crate::link::{Link, Posted};
 use crate::pending::{Caller, Pending};
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
 pub(crate) struct Dispatch {
     pub(crate) machine: Dispatcher<Pending>,
     links: Links,
+    memory: SharedMemory,
     pub(crate) group: GroupId,
     /// What every worker must announce, from the first one's hello on.
     handlers: Option<Vec<Arc<Handler>>>,
@@ -76,8 +78,15 @@ impl Inner {
     pub(crate) fn new(config: PoolConfig, first: watch::Sender<FirstStarts>) -> Self {
         let mut machine = Dispatcher::new(sched_config(&config));
         let group = machine.add_group([]);
-        let dispatch =
-            Dispatch { machine, links: Links::default(), group, handlers: None, armed: None, actions: Vec::new() };
+        let dispatch = Dispatch {
+            machine,
+            links: Links::default(),
+            memory: config.memory.clone(),
+            group,
+            handlers: None,
+            armed: None,
+            actions: Vec::new(),
+        };
         let workers = usize::try_from(config.workers).unwrap_or(usize::MAX);
         Self {
             config,
@@ -300,6 +309,7 @@ impl Dispatch {
         let Some(link) = self.links.0.get(&worker) else { return };
         let Some(pending) = self.machine.payload(sending.ticket) else { return };
         pending.sent(sending.attempt, now);
+        self.memory.lend(&pending.parcel, link.owner());
         link.push_request(&Posted { sending, deadline, parcel: &pending.parcel });
         after.flush(link);
     }
@@ -311,6 +321,7 @@ impl Dispatch {
             let deadline = self.machine.deadline(sending.ticket);
             let Some(pending) = self.machine.payload(sending.ticket) else { continue };
             pending.sent(sending.attempt, now);
+            self.memory.lend(&pending.parcel, link.owner());
             batch.push(&Posted { sending: *sending, deadline, parcel: &pending.parcel });
         }
         batch.end();

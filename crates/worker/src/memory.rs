@@ -7,6 +7,8 @@ use anyserve_shm::{BlockId, Located, Owner, Plane, Regions};
 use anyserve_wire::{Places, message};
 use bytes::Bytes;
 
+use crate::pending::Parcel;
+
 /// What a pool's requests may find tensors in, beside the socket.
 #[derive(Clone, Debug, Default)]
 pub struct SharedMemory {
@@ -44,6 +46,14 @@ impl SharedMemory {
     fn region(&self, bytes: &[u8]) -> Option<(message::Region, u64)> {
         let Located { id, path, start, len, offset } = self.regions.as_ref()?.locate(bytes)?;
         Some((message::Region { id, path, start, len }, offset))
+    }
+
+    /// Pins the blocks of a request for the worker that it goes to.
+    pub(crate) fn lend(&self, parcel: &Parcel, owner: Owner) {
+        let Some(plane) = &self.plane else { return };
+        for block in &parcel.blocks {
+            plane.lend(*block, owner);
+        }
     }
 
     /// Writes into a request's metadata which of its tensors are in shared memory, and where outputs go.
@@ -112,7 +122,8 @@ impl Places for ResponsePlaces<'_> {
     }
 }
 
-fn block_of(place: &message::Place) -> Option<BlockId> {
+/// The block that a place is in, if it is in one.
+pub(crate) fn block_of(place: &message::Place) -> Option<BlockId> {
     match &place.memory {
         Some(message::Memory::Block(message::Block { index, generation })) => {
             Some(BlockId { index: *index, generation: *generation })

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::{Destination, Error, Fingerprint, Parameter, Request, Response};
 use anyserve_sched::Payload;
+use anyserve_shm::BlockId;
 use anyserve_wire::request_to_frame;
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::memory::SharedMemory;
+use crate::memory::{SharedMemory, block_of};
 use crate::receive::Outcome;
 use crate::statistics::Counters;
 use crate::stream::Part;
@@ -23,6 +24,8 @@ pub(crate) struct Parcel {
     pub(crate) meta: Bytes,
     /// The inputs' bytes, in order.
     pub(crate) inputs: Vec<Input>,
+    /// Blocks of the arena that inputs lie in, one for each such input.
+    pub(crate) blocks: Vec<BlockId>,
     /// Where outputs are to be written.
     pub(crate) destinations: Vec<Destination>,
     /// Objects that the request refers to; they are there as long as it is.
@@ -100,8 +103,9 @@ impl Parcel {
         for place in &frame.places {
             inputs[usize::try_from(place.tensor).expect("tensors are few")].shared = true;
         }
+        let blocks = frame.places.iter().filter_map(block_of).collect();
         let destinations = std::mem::take(&mut request.destinations);
-        Ok(Self { handler, meta: meta.into(), inputs, destinations, _held: held })
+        Ok(Self { handler, meta: meta.into(), inputs, blocks, destinations, _held: held })
     }
 
     /// The bytes that go over the socket.

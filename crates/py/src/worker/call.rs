@@ -59,8 +59,7 @@ pub(super) fn claim(py: Python<'_>, session: &Arc<Session>, incoming: &mut Incom
     let refused = match deadline {
         Some(deadline) if deadline <= started => Some(Reply::too_late()),
         _ if !session.link.slots.start(slot, id) => Some(Reply::taken_back()),
-        // It was not taken back, so its memory is still the request's: a defect.
-        _ => incoming.lost.as_ref().map(|lost| Reply::failed(lost, 0)),
+        _ => incoming.lost.then(|| Reply::failed(&Error::invalid(TRUNCATED), 0)),
     };
     if let Some(refused) = refused {
         session.link.push(py, &[refused.outgoing(id)]);

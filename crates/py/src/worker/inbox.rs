@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Error, Limits};
+use anyserve_core::Limits;
 use anyserve_shm::SLOTS;
 use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
 use bytes::{BufMut, Bytes};
@@ -27,8 +27,8 @@ pub(super) struct Incoming {
     pub(super) regions: Vec<u64>,
     /// Outputs that are to be written to clients' memory.
     pub(super) destinations: Vec<message::Destination>,
-    /// Why its inputs are not in shared memory. As a rule the runtime has taken it back, and then it does not matter.
-    pub(super) lost: Option<Error>,
+    /// Its inputs cannot be had, because a client took its memory away.
+    pub(super) lost: bool,
 }
 
 /// What one call of a handler is given.
@@ -157,8 +157,8 @@ impl Inbox {
         let row = within(meta.handler, handlers).ok_or(Violation::Handler { got: meta.handler, handlers })?;
         let slot = within(meta.slot, SLOTS).ok_or(Violation::Slot { got: meta.slot })?;
         let read = request_of(&mut meta, body, &mut RequestPlaces::new(&self.memory));
-        let lost = matches!(read, Err(MessageError::Place { .. })).then(|| places::lost(&meta.places));
-        let (inputs, parameters) = if lost.is_some() { Default::default() } else { read.map_err(Violation::Message)? };
+        let lost = matches!(read, Err(MessageError::Place { .. })) && places::regions(&meta.places).next().is_some();
+        let (inputs, parameters) = if lost { Default::default() } else { read.map_err(Violation::Message)? };
         let regions = places::regions(&meta.places).collect();
         let remaining = meta.remaining_us.checked_sub(1).map(Duration::from_micros);
         let deadline = remaining.and_then(|remaining| Instant::now().checked_add(remaining));

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyserve_core::Error;
 use anyserve_shm::{Attached, BlockId, RegionPlace, RegionViews};
 use anyserve_wire::{Places, message};
 use bytes::Bytes;
@@ -34,7 +33,7 @@ impl Places for RequestPlaces<'_> {
     fn find(&mut self, place: &message::Place, len: usize) -> Option<Bytes> {
         let block = match place.memory.as_ref()? {
             message::Memory::Block(message::Block { index, generation }) => {
-                self.memory.plane.as_ref()?.view(BlockId { index: *index, generation: *generation })?
+                self.memory.plane.as_ref()?.lent(BlockId { index: *index, generation: *generation })?
             }
             message::Memory::Region(region) => {
                 return self.memory.regions.view(&region_place(region), place.offset, len as u64).ok();
@@ -54,14 +53,6 @@ impl Places for RequestPlaces<'_> {
 pub(super) fn region_place(region: &message::Region) -> RegionPlace<'_> {
     let message::Region { id, path, start, len } = region;
     RegionPlace { id: *id, path: Path::new(path), start: *start, len: *len }
-}
-
-/// Why the inputs of a request are not where they are said to be.
-pub(super) fn lost(places: &[message::Place]) -> Error {
-    if regions(places).next().is_some() {
-        return Error::invalid(TRUNCATED);
-    }
-    Error::internal("the inputs are not in shared memory")
 }
 
 /// The numbers of the regions that inputs lie in.
