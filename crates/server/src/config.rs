@@ -1,9 +1,10 @@
 //! What can be set about the ingress.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_core::Limits;
+use anyserve_core::{Limits, LocalObjects};
 
 use crate::AdminToken;
 
@@ -22,6 +23,8 @@ pub struct ServerConfig {
     pub tls: Option<TlsFiles>,
     /// Who knows it may administrate. Without one, whoever is on this machine may.
     pub admin_token: Option<AdminToken>,
+    /// Objects that other replicas may pull. Without it there is no such service.
+    pub objects: Option<Arc<dyn LocalObjects>>,
     /// How long requests in flight may go on once draining has begun.
     pub grace: Duration,
     /// Connections that are open at the same time; further ones wait to be accepted.
@@ -62,6 +65,7 @@ impl Default for ServerConfig {
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             tls: None,
             admin_token: None,
+            objects: None,
             grace: Duration::from_secs(30),
             max_connections: 4096,
             max_concurrent_streams: 4096,

@@ -24,6 +24,7 @@ mod settings;
 mod status;
 mod stream;
 mod timeout;
+mod transfer;
 mod unary;
 
 pub(crate) use generated::Generated;
