@@ -11,6 +11,7 @@ use anyserve_core::Limits;
 use anyserve_server::{ServerConfig, TlsFiles};
 use anyserve_worker::{PoolConfig, WorkerEvent};
 
+use crate::objects::ObjectSettings;
 use crate::{Options, weights};
 
 /// A replica's settings.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub grace: Duration,
     /// The ingress.
     pub server: ServerConfig,
+    /// Where objects are that are not here.
+    pub objects: ObjectSettings,
     python: PathBuf,
     target: String,
     factory: bool,
@@ -73,6 +76,7 @@ impl Settings {
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             grace,
             server: server(&options, grace)?,
+            objects: ObjectSettings::try_new(&options)?,
             scheduling: scheduling(&options)?,
             python: options.python.unwrap_or_else(|| "python3".into()),
             target,
@@ -212,6 +216,8 @@ mod tests {
             (Options { sequence_idle_s: Some(0.0), ..none() }, "--sequence-idle-s is 0"),
             (Options { tenant_weight: Some(vec!["a".into()]), ..none() }, "--tenant-weight 'a' has no weight"),
             (Options { admin_token: Some("a b".to_owned().into()), ..none() }, "--admin-token: a token is one word"),
+            (Options { object_peer: Some(vec!["a:1,b".into()]), ..none() }, "--object-peer: endpoint 'b' has no port"),
+            (Options { object_spill: Some(String::new()), ..none() }, "--object-spill is empty"),
             (Options { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
             (Options { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
             (Options { tls_client_ca: Some("c".into()), ..none() }, "--tls-client-ca needs"),

@@ -19,6 +19,7 @@ mod peers;
 mod plan;
 mod spill;
 
+pub use anyserve_client::Endpoint;
 pub use far::FarStore;
 pub use peers::{Peers, PeersError};
 pub use spill::{Spill, SpillError};

@@ -71,7 +71,7 @@ const STALL: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = (1 << 20) + 256;
 /// Peers that an error names.
 const NAMED: usize = 3;
-/// The trailer of a NOT_FOUND that says which store is there.
+/// The trailer of a `NOT_FOUND` that says which store is there.
 const STORE: &str = "x-anyserve-store";
 
 // === impl Peers ===

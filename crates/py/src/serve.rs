@@ -56,6 +56,10 @@ struct Given {
     #[pyo3(default)]
     admin_token: Option<String>,
     #[pyo3(default)]
+    object_peer: Option<Vec<String>>,
+    #[pyo3(default)]
+    object_spill: Option<String>,
+    #[pyo3(default)]
     threads: Option<u32>,
     #[pyo3(default)]
     server_id: Option<String>,
@@ -67,7 +71,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 25] = [
     "target",
     "factory",
     "host",
@@ -86,6 +90,8 @@ const NAMES: [&str; 23] = [
     "sequence_idle_s",
     "tenant_weight",
     "admin_token",
+    "object_peer",
+    "object_spill",
     "threads",
     "server_id",
     "tls_cert",
@@ -223,6 +229,8 @@ impl From<Given> for Options {
             sequence_idle_s: given.sequence_idle_s,
             tenant_weight: given.tenant_weight,
             admin_token: given.admin_token.map(Into::into),
+            object_peer: given.object_peer,
+            object_spill: given.object_spill,
             threads: given.threads,
             server_id: given.server_id,
             tls_cert: given.tls_cert,

@@ -34,7 +34,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long a puller may take no chunk before its object is let go. Up to twice as long goes unnoticed.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The trailer of a NOT_FOUND that says which store is here.
+/// The trailer of a `NOT_FOUND` that says which store is here.
 const STORE: &str = "x-anyserve-store";
 
 /// The service.
