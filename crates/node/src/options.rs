@@ -72,7 +72,7 @@ pub struct Options {
     /// Replica that objects are pulled from, such as 10.0.0.2:8000; may be repeated
     #[arg(long, env = "ANYSERVE_OBJECT_PEER", value_name = "HOST:PORT")]
     pub object_peer: Option<Vec<String>>,
-    /// Where durable objects are kept: a folder, or s3://bucket/prefix
+    /// Where durable objects are kept: a folder, or `s3://bucket/prefix`
     #[arg(long, env = "ANYSERVE_OBJECT_SPILL", value_name = "PLACE")]
     pub object_spill: Option<String>,
     /// Threads of the runtime [default: one per core]

@@ -14,7 +14,7 @@ pub(crate) struct Assembly {
     room: Box<dyn ObjectRoom>,
     len: usize,
     remaining: Duration,
-    whole: Xxh3,
+    whole: Box<Xxh3>,
 }
 
 /// An object of which every byte is there and right.
@@ -66,7 +66,7 @@ impl Assembly {
         let len = len.ok_or(AssemblyError::TooLarge { len: promised, capacity })?;
         check(chunk, 0, len)?;
         let room = objects.create(len).map_err(AssemblyError::Room)?;
-        Self { room, len, remaining: Duration::from_millis(remaining_ms), whole: Xxh3::new() }.write(chunk)
+        Self { room, len, remaining: Duration::from_millis(remaining_ms), whole: Box::default() }.write(chunk)
     }
 
     /// Adds a further chunk.

@@ -129,8 +129,9 @@ mod tests {
         let witness = Arc::new(());
         let held = Arc::clone(&witness);
         let first = flights.join(1, async move {
-            let _held = held;
-            pending::<u8>().await
+            pending::<()>().await;
+            drop(held);
+            0_u8
         });
         let second = flights.join(1, pending());
         assert!(first.clone().now_or_never().is_none());

@@ -108,28 +108,19 @@ impl Plan {
     }
 
     fn ask(&mut self) -> Step {
-        match self.asks.checked_sub(1) {
-            Some(left) => {
-                self.asks = left;
-                Step::Ask
-            }
-            None => Step::Durable,
-        }
+        let Some(left) = self.asks.checked_sub(1) else { return Step::Durable };
+        self.asks = left;
+        Step::Ask
     }
 
     fn wait(&mut self, peer: Peer, after: Option<Duration>) -> Step {
-        match self.waits.checked_sub(1) {
-            Some(left) => {
-                self.waits = left;
-                Step::Pull(peer, after.unwrap_or(WAIT).min(MAX_WAIT))
-            }
-            None => {
-                let message =
-                    format!("the replica with {} is busy: it refused {MAX_WAITS} times and once more", self.objref);
-                self.excuse = Some(Error::new(Code::Unavailable, message));
-                Step::Durable
-            }
+        if let Some(left) = self.waits.checked_sub(1) {
+            self.waits = left;
+            return Step::Pull(peer, after.unwrap_or(WAIT).min(MAX_WAIT));
         }
+        let message = format!("the replica with {} is busy: it refused {MAX_WAITS} times and once more", self.objref);
+        self.excuse = Some(Error::new(Code::Unavailable, message));
+        Step::Durable
     }
 }
 
