@@ -71,7 +71,7 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime; the connection lives on the one this is called in.
     pub fn try_new(endpoint: Endpoint, tls: &Tls) -> Result<Self, Error> {
-        let channel = channel(&endpoint, tls)?.connect_lazy();
+        let channel = channel(&endpoint, tls)?;
         let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
         Ok(Self { grpc, endpoint: Arc::new(endpoint) })
     }
@@ -172,7 +172,15 @@ impl Client {
     }
 }
 
-fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<ChannelEndpoint, Error> {
+/// A connection to `endpoint` for any gRPC service. Nothing is sent: the connection is made by the first call, and again
+/// after a loss.
+///
+/// # Errors
+/// `INVALID_INPUT` if the TLS options cannot be used.
+///
+/// # Panics
+/// Outside a tokio runtime; the connection lives on the one this is called in.
+pub fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
     let channel = ChannelEndpoint::from(endpoint.uri())
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -186,12 +194,13 @@ fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<ChannelEndpoint, Error> {
         .user_agent(concat!("anyserve/", env!("CARGO_PKG_VERSION")))
         .expect("a version is a header value");
     if !endpoint.secure() {
-        return Ok(channel);
+        return Ok(channel.connect_lazy());
     }
-    channel.tls_config(tls_config(tls)).map_err(|error| {
+    let secured = channel.tls_config(tls_config(tls)).map_err(|error| {
         let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         Error::invalid(format!("the TLS options for {endpoint} cannot be used: {cause}"))
-    })
+    })?;
+    Ok(secured.connect_lazy())
 }
 
 fn tls_config(tls: &Tls) -> ClientTlsConfig {

@@ -19,7 +19,7 @@ const DEBUG_INFO: &str = "google.rpc.DebugInfo";
 ///
 /// A server of AnyServe names the code in its trailers; of any other server the gRPC code is translated. A failure
 /// of the connection itself names the endpoint and what to look at.
-pub(crate) fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duration>) -> Error {
+pub fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duration>) -> Error {
     let causes: Vec<Cause<'_>> = status.source().map(|first| causes(first).collect()).unwrap_or_default();
     if causes.iter().any(|cause| cause.is::<tonic::TimeoutExpired>()) {
         return out_of_time(endpoint, timeout.unwrap_or_default());

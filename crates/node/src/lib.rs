@@ -6,6 +6,7 @@
 
 mod events;
 mod logging;
+mod objects;
 mod options;
 mod replica;
 mod settings;
@@ -14,6 +15,7 @@ mod store;
 mod weights;
 
 pub use events::Event;
+pub use objects::{ObjectSettings, far_objects};
 pub use options::Options;
 pub use replica::{Ended, run};
 pub use settings::Settings;

@@ -75,6 +75,12 @@ pub struct Options {
     #[arg(long, env = "ANYSERVE_ADMIN_TOKEN", hide_env_values = true)]
     #[serde(default, deserialize_with = "admin_token")]
     pub admin_token: Option<AdminToken>,
+    /// Replica that objects are pulled from, such as 10.0.0.2:8000; may be repeated
+    #[arg(long, env = "ANYSERVE_OBJECT_PEER", value_name = "HOST:PORT")]
+    pub object_peer: Option<Vec<String>>,
+    /// Where durable objects are kept: a folder, or `s3://bucket/prefix`
+    #[arg(long, env = "ANYSERVE_OBJECT_SPILL", value_name = "PLACE")]
+    pub object_spill: Option<String>,
     /// Threads of the runtime [default: one per core]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
@@ -130,6 +136,8 @@ impl Options {
             sequence_idle_s: self.sequence_idle_s.or(file.sequence_idle_s),
             tenant_weight: self.tenant_weight.or(file.tenant_weight),
             admin_token: self.admin_token.or(file.admin_token),
+            object_peer: self.object_peer.or(file.object_peer),
+            object_spill: self.object_spill.or(file.object_spill),
             threads: self.threads.or(file.threads),
             server_id: self.server_id.or(file.server_id),
             client_shm: self.client_shm.or(file.client_shm),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
-use anyserve_core::{Directory, TensorMemory};
+use anyserve_core::{Directory, LocalObjects, TensorMemory};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use anyserve_shm::Regions;
 use anyserve_worker::{Pool, Running, SharedMemory, StartError};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::Signals;
-use crate::{Event, Options, Settings, logging, store};
+use crate::{Event, Options, Settings, logging, objects, store};
 
 /// How a replica ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +61,14 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let regions = settings.client_shm.then(|| Arc::new(Regions::default()));
     let plane = store::open(settings.store)?;
     let tensors = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn TensorMemory>);
-    let memory = SharedMemory { plane, regions: regions.clone(), far: None };
+    let local = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn LocalObjects>);
+    let elsewhere = local.clone().filter(|_| !settings.objects.is_empty());
+    let far = elsewhere.map(|local| objects::far_objects(&settings.objects, local)).transpose()?;
+    let memory = SharedMemory { plane, regions: regions.clone(), far };
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
-    let ingress = ServerConfig { regions, ..settings.server.clone() };
+    let ingress = ServerConfig { regions, objects: local, ..settings.server.clone() };
     let server = Server::with_memory(&ingress, pool.clone(), tensors).map_err(Error::new)?;
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     let asked = until_asked(&settings, &pool, &mut workers, endpoint, &mut signals, &mut serving, &tell).await;

@@ -11,6 +11,7 @@ use anyserve_core::Limits;
 use anyserve_server::{ServerConfig, TlsFiles};
 use anyserve_worker::{PoolConfig, SharedMemory, WorkerEvent};
 
+use crate::objects::ObjectSettings;
 use crate::store::{self, StoreOptions};
 use crate::{Options, weights};
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub server: ServerConfig,
     /// Whether clients may share memory.
     pub client_shm: bool,
+    /// Where objects are that are not here.
+    pub objects: ObjectSettings,
     python: PathBuf,
     target: String,
     factory: bool,
@@ -78,6 +81,7 @@ impl Settings {
             grace,
             server: server(&options, grace)?,
             client_shm: options.client_shm.unwrap_or(false),
+            objects: ObjectSettings::try_new(&options)?,
             scheduling: scheduling(&options)?,
             store: store::parse(options.object_store.as_deref(), options.object_threshold.as_deref())?,
             python: options.python.unwrap_or_else(|| "python3".into()),
@@ -221,6 +225,8 @@ mod tests {
             (Options { admin_token: Some("a b".to_owned().into()), ..none() }, "--admin-token: a token is one word"),
             (Options { object_store: Some("much".into()), ..none() }, "--object-store is 'much'"),
             (Options { object_threshold: Some("-1".into()), ..none() }, "--object-threshold is '-1'"),
+            (Options { object_peer: Some(vec!["a:1,b".into()]), ..none() }, "--object-peer: endpoint 'b' has no port"),
+            (Options { object_spill: Some(String::new()), ..none() }, "--object-spill is empty"),
             (Options { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
             (Options { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
             (Options { tls_client_ca: Some("c".into()), ..none() }, "--tls-client-ca needs"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every crate with the crates that it may use. `testkit` is for tests of any crate.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("sched", &["core"]),
@@ -15,7 +15,8 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("server", &["proto", "shm", "core"]),
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
-    ("node", &["server", "worker", "shm", "core"]),
+    ("objects", &["proto", "client", "core"]),
+    ("node", &["server", "worker", "objects", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];

@@ -4,19 +4,33 @@ use std::{error::Error, path::Path};
 
 use prost::Message;
 
-/// Files of `proto/` that code is generated from; what they import follows by itself.
-const ROOTS: [&str; 1] = ["inference/grpc_service.proto"];
+/// A package of `proto/`.
+struct Package {
+    /// Its name, which is that of the files it becomes.
+    name: &'static str,
+    /// The file that code is generated from; what it imports follows by itself.
+    root: &'static str,
+}
+
+const PACKAGES: [Package; 2] = [
+    Package { name: "inference", root: "inference/grpc_service.proto" },
+    Package { name: "anyserve.v1", root: "anyserve/v1/objects.proto" },
+];
 
 /// Names of the files [`generate`] writes.
-pub(crate) const WRITTEN: [&str; 2] = ["inference.rs", "inference.bin"];
+pub(crate) const WRITTEN: [&str; 4] = ["inference.rs", "inference.bin", "anyserve.v1.rs", "anyserve.v1.bin"];
 
 /// Where the checked-in files are.
 pub(crate) const CHECKED_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/gen");
 
 /// Writes the generated files into `out`.
 pub(crate) fn generate(out: &Path) -> Result<(), Box<dyn Error>> {
+    PACKAGES.iter().try_for_each(|package| generate_package(package, out))
+}
+
+fn generate_package(package: &Package, out: &Path) -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new([concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto")])?;
-    compiler.include_source_info(true).include_imports(true).open_files(ROOTS)?;
+    compiler.include_source_info(true).include_imports(true).open_files([package.root])?;
     let mut files = compiler.file_descriptor_set();
     tonic_prost_build::configure()
         .out_dir(out)
@@ -29,6 +43,6 @@ pub(crate) fn generate(out: &Path) -> Result<(), Box<dyn Error>> {
     for file in &mut files.file {
         file.source_code_info = None;
     }
-    std::fs::write(out.join("inference.bin"), files.encode_to_vec())?;
+    std::fs::write(out.join(format!("{}.bin", package.name)), files.encode_to_vec())?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Code generated from proto/: KServe v2 with Triton's extensions.
+//! Code generated from proto/: KServe v2 with Triton's extensions, and AnyServe's own services.
 //!
 //! Nothing here is written by hand and nothing here decides: `src/gen` is checked in, so that building needs no
 //! protobuf compiler, and a test generates it again and compares. All `bytes` fields are [`bytes::Bytes`]: a decoded
@@ -11,4 +11,13 @@ pub mod inference {
 
     /// The package as an encoded `FileDescriptorSet`, for reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/inference.bin");
+}
+
+/// The package `anyserve.v1`: messages, client and server of `ObjectTransfer`, between replicas.
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    include!("gen/anyserve.v1.rs");
+
+    /// The package as an encoded `FileDescriptorSet`, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/anyserve.v1.bin");
 }

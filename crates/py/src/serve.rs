@@ -60,6 +60,10 @@ struct Given {
     #[pyo3(default)]
     admin_token: Option<String>,
     #[pyo3(default)]
+    object_peer: Option<Vec<String>>,
+    #[pyo3(default)]
+    object_spill: Option<String>,
+    #[pyo3(default)]
     threads: Option<u32>,
     #[pyo3(default)]
     server_id: Option<String>,
@@ -73,7 +77,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 26] = [
+const NAMES: [&str; 28] = [
     "target",
     "factory",
     "host",
@@ -94,6 +98,8 @@ const NAMES: [&str; 26] = [
     "sequence_idle_s",
     "tenant_weight",
     "admin_token",
+    "object_peer",
+    "object_spill",
     "threads",
     "server_id",
     "client_shm",
@@ -234,6 +240,8 @@ impl From<Given> for Options {
             sequence_idle_s: given.sequence_idle_s,
             tenant_weight: given.tenant_weight,
             admin_token: given.admin_token.map(Into::into),
+            object_peer: given.object_peer,
+            object_spill: given.object_spill,
             threads: given.threads,
             server_id: given.server_id,
             client_shm: given.client_shm,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_core::Limits;
+use anyserve_core::{Limits, LocalObjects};
 use anyserve_shm::Regions;
 
 use crate::AdminToken;
@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub tls: Option<TlsFiles>,
     /// Who knows it may administrate. Without one, whoever is on this machine may.
     pub admin_token: Option<AdminToken>,
+    /// Objects that other replicas may pull. Without it there is no such service.
+    pub objects: Option<Arc<dyn LocalObjects>>,
     /// How long requests in flight may go on once draining has begun.
     pub grace: Duration,
     /// Connections that are open at the same time; further ones wait to be accepted.
@@ -68,6 +70,7 @@ impl Default for ServerConfig {
             regions: None,
             tls: None,
             admin_token: None,
+            objects: None,
             grace: Duration::from_secs(30),
             max_connections: 4096,
             max_concurrent_streams: 4096,

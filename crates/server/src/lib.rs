@@ -3,6 +3,7 @@
 //! ```text
 //! Listener ─► connection ─► route ─┬─► grpc  ModelInfer, ModelStreamInfer ─► the dispatcher (a tower::Service)
 //!   (TLS)    (HTTP/1, HTTP/2)      ├─► grpc  everything else of KServe, health, reflection ─► Directory
+//!                                  ├─► grpc  ObjectTransfer ─► the objects in this replica's memory
 //!                                  └─► http  /health, /metrics, /explain, /admin ─► Directory
 //! ```
 //!

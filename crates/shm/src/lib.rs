@@ -31,11 +31,12 @@ mod slots;
 mod table;
 
 pub use alloc::{ALIGNMENT, Allocator};
+pub use anyserve_core::Lease;
 pub use attached::{Attached, PlaneAt};
 pub use entry::{BlockId, Extent, Owner, Writer};
 pub use layout::Layout;
-pub use lease::{DEFAULT_TTL, Lease, MAX_KEY, MAX_TTL};
-pub use memory::{Held, Room};
+pub use lease::{MAX_KEY, MAX_TTL};
+pub use memory::Room;
 pub use plane::{Plane, PlaneConfig, PlaneError};
 pub use region::RegionStatus;
 pub use region_key::KeyError;

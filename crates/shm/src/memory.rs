@@ -1,19 +1,10 @@
 //! Handles of this process on blocks of the arena: room that is written, and bytes that are read.
 
-use anyserve_core::{ObjRef, TensorRoom};
+use anyserve_core::{Error, ObjRef, ObjectRoom, TensorRoom};
 use bytes::Bytes;
 
 use crate::plane::{Plane, PlaneError};
 use crate::{BlockId, Extent, Lease, Writer};
-
-/// An object that is held: it stays readable, deleted or not.
-#[derive(Clone, Debug)]
-pub struct Held {
-    /// The object as it was written.
-    pub bytes: Bytes,
-    /// What it was made with, and how long it lives from now.
-    pub lease: Lease,
-}
 
 /// Room for an object or a tensor that this process writes from front to back. Dropping it gives it back.
 #[derive(Debug)]
@@ -93,6 +84,20 @@ impl TensorRoom for Room {
         self.done = true;
         let adopted = self.plane.adopt(self.extent.block, self.writer, self.filled);
         adopted.expect("the block was granted to this room and is sealed once")
+    }
+}
+
+impl ObjectRoom for Room {
+    fn missing(&self) -> usize {
+        Self::missing(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        Self::write(self, bytes);
+    }
+
+    fn seal(self: Box<Self>, lease: Lease) -> Result<ObjRef, Error> {
+        Ok(Self::seal(*self, lease)?)
     }
 }
 

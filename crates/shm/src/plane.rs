@@ -17,17 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyserve_core::{Code, Error, ObjRef, StoreId, TensorMemory, TensorRoom};
+use anyserve_core::{
+    Code, Error, HeldObject, Lease, LocalObjects, ObjRef, ObjectRoom, StoreId, TensorMemory, TensorRoom,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::layout::{Layout, PAGE, monotonic_ns};
-use crate::memory::{Held, Hold, Room};
+use crate::memory::{Hold, Room};
 use crate::pins::PinTable;
 use crate::protocol::{Cell, Found, Pin};
 use crate::segment::Segment;
 use crate::table::{Change, Pins, Table, TableError, Usage};
-use crate::{BlockId, Extent, Lease, Owner, Writer};
+use crate::{BlockId, Extent, Owner, Writer};
 
 /// How an object plane is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,13 +279,13 @@ impl Plane {
     ///
     /// # Errors
     /// It is gone, or of another store.
-    pub fn object(&self, objref: ObjRef) -> Result<Held, PlaneError> {
+    pub fn object(&self, objref: ObjRef) -> Result<HeldObject, PlaneError> {
         let block = self.own(objref)?;
         let (extent, lease) = self.inner.event(|state, now| {
             let (_, lease) = state.table.lease(block, now).ok_or(TableError::Gone)?;
             Ok::<_, TableError>((state.table.hold(block, now)?, lease))
         })?;
-        Ok(Held { bytes: self.bytes(extent), lease })
+        Ok(HeldObject { bytes: self.bytes(extent), lease })
     }
 
     /// What an object was made with, how long it still lives, and its bytes.
@@ -387,6 +389,24 @@ impl TensorMemory for Plane {
 
     fn allocate(&self, len: usize) -> Option<Box<dyn TensorRoom>> {
         Some(Box::new(self.room(len, Writer::Ingress).ok()?))
+    }
+}
+
+impl LocalObjects for Plane {
+    fn store(&self) -> StoreId {
+        Self::store(self)
+    }
+
+    fn capacity(&self) -> usize {
+        usize::try_from(self.inner.layout.capacity).expect("the arena was mapped")
+    }
+
+    fn object(&self, objref: ObjRef) -> Result<HeldObject, Error> {
+        Ok(Self::object(self, objref)?)
+    }
+
+    fn create(&self, len: usize) -> Result<Box<dyn ObjectRoom>, Error> {
+        Ok(Box::new(Self::create(self, len)?))
     }
 }
 

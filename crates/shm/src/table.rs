@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::alloc::{Allocator, rounded};
 use crate::entry::{Entry, Object, State};
+use crate::lease::bounded;
 use crate::{BlockId, Extent, Lease, Owner, Writer};
 
 /// What workers know of the blocks that they read.
@@ -190,7 +191,7 @@ impl Table {
         now: Instant,
     ) -> Result<(), TableError> {
         self.trim(block, writer, len)?;
-        let (index, lease) = (block.index, lease.bounded());
+        let (index, lease) = (block.index, bounded(lease));
         let expires = now + lease.ttl;
         if let Some(key) = &lease.key {
             let older = self.keys.insert(key.clone(), index);

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use anyserve_core::{Code, Error, StoreId, TensorMemory};
-use anyserve_shm::{Extent, Lease, MAX_TTL, Owner, Plane, PlaneConfig, PlaneError, TableError, Writer};
+use anyserve_shm::{BlockId, Extent, Lease, MAX_TTL, Owner, Plane, PlaneConfig, PlaneError, TableError, Writer};
 use bytes::Bytes;
 use support::{MIB, attach, block, number, plane, put, signed, until};
 

@@ -1,7 +1,6 @@
 //! References among a request's inputs: the objects that they mean take their places, before any handler sees them.
 
-use anyserve_core::{BytesReader, Code, Datatype, Error, ObjRef, Parameter, Request, Tensor};
-use anyserve_shm::Held;
+use anyserve_core::{BytesReader, Code, Datatype, Error, HeldObject, ObjRef, Parameter, Request, Tensor};
 use anyserve_shm::object::{Kind, Object};
 use bytes::Bytes;
 
@@ -48,7 +47,7 @@ impl Inner {
         Ok(held)
     }
 
-    async fn bring(&self, objref: ObjRef, deadline: Option<std::time::Instant>) -> Result<Held, Error> {
+    async fn bring(&self, objref: ObjRef, deadline: Option<std::time::Instant>) -> Result<HeldObject, Error> {
         let plane = self.plane()?;
         match plane.object(objref) {
             Ok(held) => return Ok(held),

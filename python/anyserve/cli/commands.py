@@ -141,6 +141,14 @@ TenantWeight = Annotated[
 AdminToken = Annotated[
     str | None, _option("--admin-token", "Who calls /admin must know it; without one, only this machine may call it.")
 ]
+ObjectPeer = Annotated[
+    list[str] | None,
+    _option("--object-peer", "Replica that objects are pulled from, may be repeated.", metavar="HOST:PORT"),
+]
+ObjectSpill = Annotated[
+    str | None,
+    _option("--object-spill", "Where durable objects are kept: a folder, or s3://bucket/prefix.", metavar="PLACE"),
+]
 Threads = Annotated[
     int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
 ]
@@ -178,6 +186,8 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     sequence_idle_s: SequenceIdle = None,
     tenant_weight: TenantWeight = None,
     admin_token: AdminToken = None,
+    object_peer: ObjectPeer = None,
+    object_spill: ObjectSpill = None,
     threads: Threads = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,

@@ -1,10 +1,12 @@
-//! The calls that are not hot: everything of KServe but inference, health and reflection, by generated services.
+//! The calls that are not hot: everything of KServe but inference, health, reflection and what other
+//! replicas pull, by generated services.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use anyserve_core::{Code, Error};
 use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use anyserve_proto::v1::object_transfer_server::ObjectTransferServer;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::health::Health;
 use super::meta::Meta;
+use super::transfer::Transfer;
 use super::{reflection, status};
 use crate::body::Body;
 use crate::{ServerConfig, Upstream};
@@ -42,6 +45,8 @@ impl Generated {
         let mut services =
             vec![("/inference.GRPCInferenceService/", boxed(inference)), ("/grpc.health.v1.Health/", boxed(health))];
         services.extend(reflection::services(leaving));
+        let transfer = config.objects.clone().map(|objects| boxed(ObjectTransferServer::new(Transfer::new(objects))));
+        services.extend(transfer.map(|service| ("/anyserve.v1.ObjectTransfer/", service)));
         Self { services }
     }
 

@@ -29,6 +29,7 @@ mod shared;
 mod status;
 mod stream;
 mod timeout;
+mod transfer;
 mod unary;
 
 pub(crate) use generated::Generated;
