@@ -125,11 +125,12 @@ impl Plane {
         let layout = Layout::of(config.capacity, now).ok_or_else(too_large)?;
         let len = layout.segment_len();
         Segment::remove_leftovers();
-        let segment = Segment::create(usize::try_from(len).map_err(|_| too_large())?)?;
-        let left = segment.left()?;
+        // Asked of a small one, since one that is far too large could not even be mapped.
+        let left = Segment::create(1)?.left()?;
         if left < len {
             return Err(PlaneError::Left { left, wanted: len });
         }
+        let segment = Segment::create(usize::try_from(len).map_err(|_| too_large())?)?;
         let first = layout.directory_len() + layout.capacity.min(STEP);
         segment.reserve(0, first).map_err(|_| PlaneError::FileSystem { len: first })?;
         let generations = RandomState::new();

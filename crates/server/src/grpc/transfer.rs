@@ -338,7 +338,7 @@ mod tests {
         let mut chunks = pull(&transfer).await.unwrap();
         for _ in 0..2 {
             assert!(chunks.next().await.unwrap().is_ok());
-            tokio::time::sleep(STALL - Duration::from_millis(1)).await;
+            tokio::time::sleep(STALL.checked_sub(Duration::from_millis(1)).unwrap()).await;
         }
         assert_eq!(transfer.places.available_permits(), MAX_PULLS - 1);
         tokio::time::sleep(2 * STALL).await;
