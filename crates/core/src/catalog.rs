@@ -85,6 +85,27 @@ pub struct Snapshot {
     pub retries_refused: u64,
     /// Fingerprints that are refused now.
     pub quarantined: u64,
+    /// The object store, if there is one.
+    pub objects: Option<StoreLoad>,
+}
+
+/// What the object store holds at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreLoad {
+    /// Bytes that it has.
+    pub capacity: u64,
+    /// Bytes that are taken.
+    pub used: u64,
+    /// Bytes of the longest piece that is free.
+    pub longest_free: u64,
+    /// Objects.
+    pub objects: u64,
+    /// Tensors of requests and responses under way.
+    pub tensors: u64,
+    /// Objects that were evicted since the replica started.
+    pub evicted: u64,
+    /// Tensors and objects that are over and that a worker still reads, by worker.
+    pub kept: Vec<(String, u64)>,
 }
 
 /// The load of one capability at one instant.

@@ -29,7 +29,7 @@ mod tensor;
 pub use batch::batch_key;
 pub use capability::{Capability, CapabilityError, Value};
 pub use catalog::{
-    CapabilityLoad, Catalog, CatalogEntry, Changed, Directory, Durations, Snapshot, Statistics, WorkerCount,
+    CapabilityLoad, Catalog, CatalogEntry, Changed, Directory, Durations, Snapshot, Statistics, StoreLoad, WorkerCount,
 };
 pub use check::check_request;
 pub use code::Code;

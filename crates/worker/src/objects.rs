@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Code, Error, FarObjects, ObjRef, StoreId};
+use anyserve_core::{Code, Error, FarObjects, ObjRef, StoreId, StoreLoad};
 use anyserve_sched::WorkerId;
-use anyserve_shm::{BlockId, Extent, Lease, MAX_KEY, Owner, Plane, Writer};
+use anyserve_shm::{BlockId, Extent, Lease, MAX_KEY, Owner, Plane, Usage, Writer};
 use anyserve_wire::{Frame, Kind, message};
 
 use crate::SharedMemory;
@@ -131,6 +131,18 @@ impl Inner {
         self.config.memory.plane.as_ref().ok_or_else(none)
     }
 
+    /// What the object store holds, if there is one.
+    pub(crate) fn store_load(&self) -> Option<StoreLoad> {
+        let plane = self.config.memory.plane.as_ref()?;
+        let Usage { capacity, used, longest_free, objects, tensors, evicted, .. } = plane.usage();
+        let kept = plane.kept().into_iter().map(|(owner, many)| (self.worker_of(owner), many as u64)).collect();
+        Some(StoreLoad { capacity, used, longest_free, objects, tensors, evicted, kept })
+    }
+
+    fn worker_of(&self, owner: Owner) -> String {
+        self.names.lock().get(&WorkerId(owner.0)).cloned().unwrap_or_default()
+    }
+
     /// Frees what nobody reads any more, and tells whom of the workers keeps much of it.
     fn tidy(&self, plane: &Plane, told: &mut HashMap<Owner, usize>, count: bool) {
         plane.tick();
@@ -142,7 +154,7 @@ impl Inner {
         for (owner, many) in kept {
             let before = told.get(&owner).copied().unwrap_or(MANY_KEPT / 2);
             if many >= before * 2 {
-                let worker = self.names.lock().get(&WorkerId(owner.0)).cloned().unwrap_or_default();
+                let worker = self.worker_of(owner);
                 tracing::warn!(worker, views = many, "handlers keep views of tensors and objects that are over");
                 told.insert(owner, many);
             }

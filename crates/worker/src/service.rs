@@ -226,6 +226,7 @@ impl Directory for Pool {
             retries: retries.sent,
             retries_refused: retries.refused,
             quarantined,
+            objects: self.inner.store_load(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anyserve_core::{CapabilityLoad, Snapshot};
+use anyserve_core::{CapabilityLoad, Snapshot, StoreLoad};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode_registry};
 use prometheus_client::metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge};
 use prometheus_client::registry::Registry;
@@ -37,7 +37,8 @@ impl prometheus_client::collector::Collector for Scrape {
         self.durations(&mut encoder)?;
         self.inside(&mut encoder)?;
         self.capabilities(&mut encoder)?;
-        self.dispatch(&mut encoder)
+        self.dispatch(&mut encoder)?;
+        self.inside.objects.as_ref().map_or(Ok(()), |store| objects(store, &mut encoder))
     }
 }
 
@@ -102,6 +103,20 @@ impl Scrape {
         gauge(encoder, "quarantined", help, inside.quarantined)?;
         gauge(encoder, "draining", "1 once the replica has begun to leave", u64::from(self.draining))
     }
+}
+
+fn objects(store: &StoreLoad, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    gauge(encoder, "object_store_capacity_bytes", "Bytes of the object store", store.capacity)?;
+    gauge(encoder, "object_store_used_bytes", "Bytes of the object store that are taken", store.used)?;
+    let help = "Bytes of the longest free piece of the object store";
+    gauge(encoder, "object_store_longest_free_bytes", help, store.longest_free)?;
+    gauge(encoder, "object_store_objects", "Objects in the object store", store.objects)?;
+    let help = "Tensors of requests and responses under way in the object store";
+    gauge(encoder, "object_store_tensors", help, store.tensors)?;
+    counter(encoder, "object_store_evictions", "Objects that were evicted to make room", store.evicted)?;
+    let help = "Tensors and objects that are over and that a worker still reads";
+    let rows = store.kept.iter().map(|(worker, count)| (vec![("worker", worker.as_str())], *count));
+    gauges(encoder, "object_store_kept", help, rows)
 }
 
 /// The load of all capabilities of one model.
@@ -185,6 +200,15 @@ mod tests {
             retries: 6,
             retries_refused: 7,
             quarantined: 8,
+            objects: Some(StoreLoad {
+                capacity: 10,
+                used: 11,
+                longest_free: 12,
+                objects: 13,
+                tensors: 14,
+                evicted: 15,
+                kept: vec![("worker-0".into(), 16)],
+            }),
         };
         let text = text(&metrics, inside, true);
         for line in [
@@ -204,6 +228,13 @@ mod tests {
             "anyserve_retries_refused_total 7",
             "anyserve_quarantined 8",
             "anyserve_draining 1",
+            "anyserve_object_store_capacity_bytes 10",
+            "anyserve_object_store_used_bytes 11",
+            "anyserve_object_store_longest_free_bytes 12",
+            "anyserve_object_store_objects 13",
+            "anyserve_object_store_tensors 14",
+            "anyserve_object_store_evictions_total 15",
+            r#"anyserve_object_store_kept{worker="worker-0"} 16"#,
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
