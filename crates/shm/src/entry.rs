@@ -50,6 +50,8 @@ pub(crate) struct Entry {
     pub(crate) holds: u32,
     /// Counts among what ingress may have.
     pub(crate) ingress: bool,
+    /// It was granted ahead of its use: nothing has been written to it.
+    pub(crate) ahead: bool,
     /// When this process last handed it out, as [`Table`](crate::Table) counts time.
     pub(crate) used: u32,
 }

@@ -205,7 +205,13 @@ impl Plane {
             }
             loop {
                 match state.table.grant(len, writer, generation) {
-                    Ok(extent) => return self.inner.back(state, extent, writer),
+                    Ok(extent) => {
+                        let extent = self.inner.back(state, extent, writer)?;
+                        if ahead {
+                            state.table.mark_ahead(extent.block);
+                        }
+                        return Ok(extent);
+                    }
                     Err(full) if ahead || !self.inner.make_room(state, (len, writer), now) => return Err(full.into()),
                     Err(_) => {}
                 }

@@ -73,7 +73,7 @@ pub enum TableError {
 pub struct Usage {
     /// Bytes of the arena.
     pub capacity: u64,
-    /// Bytes of blocks.
+    /// Bytes of blocks that are written to or hold something.
     pub used: u64,
     /// The longest free run, in bytes.
     pub longest_free: u64,
@@ -102,6 +102,8 @@ pub struct Table {
     withdrawn: VecDeque<u32>,
     /// What blocks of ingress take.
     ingress: u64,
+    /// What blocks take that were granted ahead of their use.
+    ahead: u64,
     objects: u64,
     tensors: u64,
     evicted: u64,
@@ -125,6 +127,7 @@ impl Table {
             evictable: BTreeSet::new(),
             withdrawn: VecDeque::new(),
             ingress: 0,
+            ahead: 0,
             objects: 0,
             tensors: 0,
             evicted: 0,
@@ -155,7 +158,8 @@ impl Table {
         let index = self.vacant.last().copied().or_else(|| self.next_index());
         let index = index.ok_or(TableError::Crowded { max: self.max_entries })?;
         let start = self.allocator.allocate(len).ok_or_else(|| self.full(len))?;
-        let entry = Entry { generation, start, len, state: State::Granted(writer), holds: 0, ingress, used: 0 };
+        let entry =
+            Entry { generation, start, len, state: State::Granted(writer), holds: 0, ingress, ahead: false, used: 0 };
         let extent = entry.extent(index);
         self.put(index, entry);
         self.by_start.insert(start, index);
@@ -170,6 +174,22 @@ impl Table {
             Writer::Runtime | Writer::Worker(_) => (0, self.allocator.capacity()),
         };
         already.saturating_add(taken(len)) <= most
+    }
+
+    /// A block that was just granted is not needed yet.
+    pub fn mark_ahead(&mut self, block: BlockId) {
+        let Some(entry) = self.find_mut(block).filter(|entry| matches!(entry.state, State::Granted(_))) else { return };
+        entry.ahead = true;
+        let len = entry.len;
+        self.ahead += taken(len);
+    }
+
+    fn forget_ahead(&mut self, index: u32) {
+        let entry = self.entry_mut(index);
+        if std::mem::take(&mut entry.ahead) {
+            let len = entry.len;
+            self.ahead -= taken(len);
+        }
     }
 
     /// Whether so much is free that a block may be granted ahead of its use.
@@ -370,7 +390,7 @@ impl Table {
     pub fn usage(&self) -> Usage {
         Usage {
             capacity: self.allocator.capacity(),
-            used: self.allocator.used(),
+            used: self.allocator.used() - self.ahead,
             longest_free: self.allocator.longest(),
             objects: self.objects,
             tensors: self.tensors,
@@ -424,6 +444,7 @@ impl Table {
         if !self.is_granted(block, writer) || len > room {
             return Err(TableError::NotYours { index, len });
         }
+        self.forget_ahead(index);
         let (start, ingress) = (self.entry(index).start, self.entry(index).ingress);
         self.allocator.shrink(start, room, len);
         self.ingress -= if ingress { taken(room) - taken(len) } else { 0 };
@@ -471,6 +492,7 @@ impl Table {
 
     /// A block that nobody writes or reads any more is free.
     fn vacate(&mut self, index: u32) {
+        self.forget_ahead(index);
         let entry = self.entry_mut(index);
         entry.state = State::Free;
         let Entry { start, len, ingress, .. } = *entry;

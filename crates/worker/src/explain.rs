@@ -134,7 +134,7 @@ impl Inner {
         self.ask(|dispatch| dispatch.machine.quarantined(now)).into_iter().map(shown).collect()
     }
 
-    fn name_of(&self, worker: WorkerId) -> String {
+    pub(crate) fn name_of(&self, worker: WorkerId) -> String {
         self.names.lock().get(&worker).cloned().unwrap_or_default()
     }
 }

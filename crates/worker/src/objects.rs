@@ -135,12 +135,9 @@ impl Inner {
     pub(crate) fn store_load(&self) -> Option<StoreLoad> {
         let plane = self.config.memory.plane.as_ref()?;
         let Usage { capacity, used, longest_free, objects, tensors, evicted, .. } = plane.usage();
-        let kept = plane.kept().into_iter().map(|(owner, many)| (self.worker_of(owner), many as u64)).collect();
+        let kept =
+            plane.kept().into_iter().map(|(owner, many)| (self.name_of(WorkerId(owner.0)), many as u64)).collect();
         Some(StoreLoad { capacity, used, longest_free, objects, tensors, evicted, kept })
-    }
-
-    fn worker_of(&self, owner: Owner) -> String {
-        self.names.lock().get(&WorkerId(owner.0)).cloned().unwrap_or_default()
     }
 
     /// Frees what nobody reads any more, and tells whom of the workers keeps much of it.
@@ -154,7 +151,7 @@ impl Inner {
         for (owner, many) in kept {
             let before = told.get(&owner).copied().unwrap_or(MANY_KEPT / 2);
             if many >= before * 2 {
-                let worker = self.worker_of(owner);
+                let worker = self.name_of(WorkerId(owner.0));
                 tracing::warn!(worker, views = many, "handlers keep views of tensors and objects that are over");
                 told.insert(owner, many);
             }

@@ -1,6 +1,7 @@
 //! What this worker asks of the runtime, and waits for: room in the arena, objects.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ pub(super) struct Asks {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Option<View>>>,
     answered: Condvar,
+    /// Answers that came for whoever had given up.
+    unclaimed: Mutex<Vec<View>>,
 }
 
 /// One question; dropping it gives it up.
-pub(super) struct Ask<'a> {
-    asks: &'a Asks,
+pub(super) struct Ask {
+    asks: Arc<Asks>,
     pub(super) id: u64,
 }
 
@@ -25,10 +28,15 @@ pub(super) struct Ask<'a> {
 
 impl Asks {
     /// A question that is about to be sent.
-    pub(super) fn begin(&self) -> Ask<'_> {
+    pub(super) fn begin(self: &Arc<Self>) -> Ask {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         self.waiting.lock().insert(id, None);
-        Ask { asks: self, id }
+        Ask { asks: Arc::clone(self), id }
+    }
+
+    /// Answers that came and were not taken.
+    pub(super) fn take_unclaimed(&self) -> Vec<View> {
+        std::mem::take(&mut *self.unclaimed.lock())
     }
 
     /// An answer came. Gives it back if nobody waits for it any more.
@@ -44,7 +52,7 @@ impl Asks {
 
 // === impl Ask ===
 
-impl Ask<'_> {
+impl Ask {
     /// The answer, if it has come.
     pub(super) fn take(&self) -> Option<View> {
         self.asks.waiting.lock().get_mut(&self.id).and_then(Option::take)
@@ -64,8 +72,11 @@ impl Ask<'_> {
     }
 }
 
-impl Drop for Ask<'_> {
+impl Drop for Ask {
     fn drop(&mut self) {
-        self.asks.waiting.lock().remove(&self.id);
+        let unclaimed = self.asks.waiting.lock().remove(&self.id).flatten();
+        if let Some(view) = unclaimed {
+            self.asks.unclaimed.lock().push(view);
+        }
     }
 }

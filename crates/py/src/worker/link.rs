@@ -59,6 +59,11 @@ impl Link {
         outbox.flush();
     }
 
+    /// Appends a frame without a body, which leaves with whatever is sent next.
+    pub(super) fn push_detached(&self, frame: &Frame) {
+        self.outbox.lock().push(&Outgoing::new(frame.kind, frame.flags, frame.id, &frame.meta, Vec::new()));
+    }
+
     /// Appends frames, which leave together; with a large body among them at once, with the interpreter's lock released.
     pub(super) fn push(&self, py: Python<'_>, frames: &[Outgoing<'_>]) {
         if frames.iter().any(Outgoing::is_large) {

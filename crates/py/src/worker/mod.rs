@@ -10,6 +10,7 @@
 //!
 //! No lock of ours is held while Python's is asked for, so the two can be taken in the other order.
 
+mod ahead;
 mod asks;
 mod batch;
 mod bridge;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use pyo3::prelude::*;
 use rustix::net::RecvFlags;
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::ahead::Ahead;
 use super::asks::{Ask, Asks};
 use super::flow::{Flows, Room};
 use super::inbox::{Inbox, Order, Received, Violation, Work};
@@ -27,7 +29,8 @@ pub(super) struct Session {
     pub(super) link: Link,
     pub(super) rows: Vec<Row>,
     pub(super) flows: Flows,
-    asks: Asks,
+    asks: Arc<Asks>,
+    ahead: Mutex<Ahead>,
     inbox: Mutex<Inbox>,
     /// What waits for the one thread of a serial worker.
     queue: Mutex<VecDeque<Work>>,
@@ -48,7 +51,8 @@ impl Session {
             link,
             rows,
             flows: Flows::default(),
-            asks: Asks::default(),
+            asks: Arc::default(),
+            ahead: Mutex::default(),
             queue: Mutex::default(),
             router,
             draining: AtomicBool::new(false),
@@ -131,6 +135,11 @@ impl Session {
             self.link.send_detached(&Frame::with_meta(kind, ask.id, meta));
             self.listen(&ask);
         });
+        self.finish(py, &ask)
+    }
+
+    /// Waits for the answer to something that was asked.
+    fn finish(&self, py: Python<'_>, ask: &Ask) -> PyResult<message::View> {
         loop {
             if let Some(view) = ask.take() {
                 return Ok(view);
@@ -139,12 +148,24 @@ impl Session {
                 return Err(to_py(py, &Error::new(Code::Unavailable, "the replica's runtime has gone")));
             }
             py.check_signals()?;
-            py.detach(|| self.listen(&ask));
+            py.detach(|| self.listen(ask));
         }
     }
 
-    /// A block of the arena to write to; the runtime's reason if there is none.
+    /// A block of the arena to write to, of `len` bytes or some more; the runtime's reason if there is none.
     pub(super) fn room(&self, py: Python<'_>, len: u64) -> PyResult<Result<Extent, Error>> {
+        let ahead = self.ahead.lock().take(len);
+        let early = ahead.map(|ask| self.finish(py, &ask)).transpose()?.and_then(|view| room_of(&view));
+        let room = match early {
+            Some(room) => Ok(room),
+            None => self.room_now(py, len)?,
+        };
+        self.ask_ahead(len);
+        Ok(room)
+    }
+
+    fn room_now(&self, py: Python<'_>, len: u64) -> PyResult<Result<Extent, Error>> {
+        self.give_back(self.asks.take_unclaimed());
         let view = self.ask(py, Kind::Put, &message::Put { len, ahead: false })?;
         Ok(match view.failed {
             Some(failed) => Err(failed.into()),
@@ -152,8 +173,25 @@ impl Session {
         })
     }
 
+    /// Asks for the next room, if it is likely to be as this one. It leaves with whatever is sent next.
+    fn ask_ahead(&self, len: u64) {
+        let mut ahead = self.ahead.lock();
+        if let Some(len) = ahead.next(len) {
+            let ask = self.asks.begin();
+            self.link.push_detached(&Frame::with_meta(Kind::Put, ask.id, &message::Put { len, ahead: true }));
+            ahead.asked(ask, len);
+        }
+    }
+
+    fn give_back(&self, views: impl IntoIterator<Item = message::View>) {
+        for Extent { block: BlockId { index, generation }, .. } in views.into_iter().filter_map(|view| room_of(&view)) {
+            let release = message::Release { block: Some(message::Block { index, generation }), ..Default::default() };
+            self.link.push_detached(&Frame::with_meta(Kind::Release, 0, &release));
+        }
+    }
+
     /// Waits for some bytes, or for an answer that another thread reads.
-    fn listen(&self, ask: &Ask<'_>) {
+    fn listen(&self, ask: &Ask) {
         match self.inbox.try_lock() {
             Some(mut inbox) if self.router.is_none() => {
                 // Whoever read before may have read this answer, and nobody would send another byte.
@@ -166,12 +204,7 @@ impl Session {
     }
 
     fn answered(&self, id: u64, view: message::View) {
-        let unclaimed = self.asks.answer(id, view);
-        if let Some(room) = unclaimed.as_ref().and_then(room_of) {
-            let BlockId { index, generation } = room.block;
-            let release = message::Release { block: Some(message::Block { index, generation }), ..Default::default() };
-            self.link.send_detached(&Frame::with_meta(Kind::Release, 0, &release));
-        }
+        self.give_back(self.asks.answer(id, view));
     }
 
     fn receive_into(&self, inbox: &mut Inbox, flags: RecvFlags) -> Received {
