@@ -165,6 +165,7 @@ impl Table {
         let extent = entry.extent(index);
         self.put(index, entry);
         self.by_start.insert(start, index);
+        tracing::trace!(index, len, "granted");
         self.ingress += if ingress { taken(len) } else { 0 };
         Ok(extent)
     }

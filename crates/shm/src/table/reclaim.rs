@@ -110,6 +110,7 @@ impl Table {
         self.by_start.remove(&start);
         self.allocator.release(start, len);
         self.ingress -= if ingress { taken(len) } else { 0 };
+        tracing::trace!(index, "freed");
         self.vacant.push(index);
     }
 }
