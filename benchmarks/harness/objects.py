@@ -16,6 +16,7 @@ import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shm
 
+from anyserve import Client
 from harness.environments import environment
 from harness.peers import APPS, inherited_env
 
@@ -31,13 +32,14 @@ class Echo:
     key: str
     label: str
     options: tuple[str, ...]
-    shared: bool = False
+    regions: int = 0
 
 
 ECHOES = (
     Echo("socket", "gRPC, worker socket", ("--object-store", "0")),
     Echo("arena", "gRPC, arena", ()),
-    Echo("shm", "client shared memory", ("--client-shm",), shared=True),
+    Echo("shm1", "client shared memory, in place", ("--client-shm",), regions=1),
+    Echo("shm2", "client shared memory, two regions", ("--client-shm",), regions=2),
 )
 
 
@@ -92,9 +94,9 @@ def of_peer(peer: str, size: int, repetitions: int) -> dict[str, Seconds]:
     return times
 
 
-def echo(client: triton.InferenceServerClient, way: Echo, size: int, repetitions: int) -> Seconds:
-    """Seconds from request to answer for a tensor of so many bytes."""
-    call = _shared(client, size) if way.shared else _inline(client, size)
+def echo(endpoint: str, way: Echo, size: int, repetitions: int) -> Seconds:
+    """Seconds from request to answer for a tensor of so many bytes: inline by our client, shared by Triton's."""
+    call = _shared(connect(endpoint), size, way.regions) if way.regions else _inline(endpoint, size)
     try:
         next(call)
         return timed(repetitions, lambda: next(call))
@@ -102,17 +104,17 @@ def echo(client: triton.InferenceServerClient, way: Echo, size: int, repetitions
         call.close()
 
 
-def _inline(client: triton.InferenceServerClient, size: int) -> Iterator[None]:
+def _inline(endpoint: str, size: int) -> Iterator[None]:
     array = np.zeros(size // 4, np.float32)
-    while True:
-        tensor = triton.InferInput("x", [array.size], "FP32")
-        tensor.set_data_from_numpy(array)
-        assert client.infer("echo", [tensor]).as_numpy("output_x").nbytes == size
-        yield
+    with Client(endpoint=endpoint) as client:
+        while True:
+            assert client.infer("echo", {"x": array})["output_x"].nbytes == size
+            yield
 
 
-def _shared(client: triton.InferenceServerClient, size: int) -> Iterator[None]:
-    regions = {name: shm.create_shared_memory_region(name, f"/bench-{name}", size) for name in ("in", "out")}
+def _shared(client: triton.InferenceServerClient, size: int, count: int) -> Iterator[None]:
+    names = ("in", "out")[:count]
+    regions = {name: shm.create_shared_memory_region(name, f"/bench-{name}", size) for name in names}
     try:
         shm.set_shared_memory_region(regions["in"], [np.zeros(size // 4, np.float32)])
         for name in regions:
@@ -120,7 +122,7 @@ def _shared(client: triton.InferenceServerClient, size: int) -> Iterator[None]:
         while True:
             tensor, output = triton.InferInput("x", [size // 4], "FP32"), triton.InferRequestedOutput("output_x")
             tensor.set_shared_memory("in", size)
-            output.set_shared_memory("out", size)
+            output.set_shared_memory(names[-1], size)
             client.infer("echo", [tensor], outputs=[output])
             yield
     finally:
