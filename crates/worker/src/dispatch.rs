@@ -208,9 +208,7 @@ impl Inner {
 
     /// A worker's process is dead.
     pub(crate) fn bury(&self, worker: WorkerId, cause: Cause) {
-        if let Some(plane) = &self.config.memory.plane {
-            plane.worker_gone(Owner(worker.0));
-        }
+        self.disown(worker);
         let ((), after) = self.event(|dispatch, now| {
             self.names.lock().remove(&worker);
             let Some(link) = dispatch.links.0.remove(&worker) else { return };
@@ -219,6 +217,13 @@ impl Inner {
         });
         after.finish();
         self.publish_catalog();
+    }
+
+    /// What a dead worker was writing and reading in the arena is not its own any more.
+    pub(crate) fn disown(&self, worker: WorkerId) {
+        if let Some(plane) = &self.config.memory.plane {
+            plane.worker_gone(Owner(worker.0));
+        }
     }
 
     /// Workers keep dying: nothing waits for them any more.

@@ -49,13 +49,18 @@ impl Inner {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
-                Some(ended) = running.join_next() => report(ended),
+                Some(ended) = running.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(unread)) => return unread,
+                    Err(error) => report(&error),
+                },
                 Some(call) = calls.recv(), if running.len() < AT_ONCE => {
                     let (inner, link) = (Arc::clone(&self), Arc::clone(&link));
                     running.spawn(async move {
                         let answer = inner.carry_out(call.what).await;
-                        answer.send(&link, call.id);
+                        link.push_answer(&answer.frame(call.id))?;
                         link.flush();
+                        Ok(())
                     });
                 }
             }
@@ -86,10 +91,8 @@ impl Inner {
     }
 }
 
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
+fn report(error: &tokio::task::JoinError) {
+    if error.is_panic() {
         tracing::error!(%error, "a call of a worker panicked");
     }
 }

@@ -142,6 +142,14 @@ impl Link {
         frame.encode_head(self.outbox.lock().tail());
     }
 
+    /// Queues the answer to something that the worker has asked.
+    ///
+    /// # Errors
+    /// It does not read its answers.
+    pub(crate) fn push_answer(&self, answer: &Frame) -> Result<(), LinkError> {
+        self.outbox.lock().push_answer(answer).map_err(|unread| LinkError::Protocol(unread.to_string()))
+    }
+
     /// Takes a request back whose handler has not started.
     pub(crate) fn recall(&self, ticket: Ticket, slot: u32) -> bool {
         self.slots.recall(place(slot), ticket.number())

@@ -52,7 +52,7 @@ impl Inner {
             Err(Wrong::Refused(error)) => Answer::Failed(error),
             Err(Wrong::Broken(error)) => return Err(error),
         };
-        answer.send(link, frame.id);
+        link.push_answer(&answer.frame(frame.id))?;
         Ok(true)
     }
 
@@ -249,8 +249,8 @@ impl From<anyserve_wire::WireError> for Wrong {
 // === impl Answer ===
 
 impl Answer {
-    /// Queues the answer to the worker's frame with this number.
-    pub(crate) fn send(self, link: &Link, id: u64) {
+    /// The answer to the worker's frame with this number.
+    pub(crate) fn frame(self, id: u64) -> Frame {
         let id_of = |objref: ObjRef| message::ObjectId {
             store: objref.store.0,
             index: objref.index,
@@ -266,6 +266,6 @@ impl Answer {
             Self::Stat(stat) => message::View { stat: Some(stat), ..empty },
             Self::Failed(error) => message::View { failed: Some(message::Failed::from(&error)), ..empty },
         };
-        link.push(&Frame::with_meta(Kind::View, id, &view));
+        Frame::with_meta(Kind::View, id, &view)
     }
 }

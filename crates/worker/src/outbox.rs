@@ -3,19 +3,33 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
+use anyserve_wire::Frame;
 use bytes::{Buf, Bytes, BytesMut};
 
 /// A body from this size on is sent from where it lies; a smaller one is copied next to its head.
 const OWN_SEGMENT: usize = 8 << 10;
 /// Segments given to one system call.
 const MAX_SLICES: usize = 64;
+/// Answers that may wait to be written. Whoever asks waits for its answer, so there are as many as handlers at work.
+const MAX_ANSWERS: usize = 4096;
 
 /// Frames that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     segments: VecDeque<Bytes>,
     tail: BytesMut,
+    /// Bytes of the segments.
+    queued: u64,
+    /// Bytes that were written since the start.
+    written: u64,
+    /// Where those answers end that are not written yet, counted as `written` is.
+    answers: VecDeque<u64>,
 }
+
+/// A worker asks and asks, and does not read what it is answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{MAX_ANSWERS} answers are waiting to be read")]
+pub(crate) struct Unread;
 
 // === impl Outbox ===
 
@@ -31,8 +45,24 @@ impl Outbox {
             self.tail.extend_from_slice(body);
         } else {
             self.close_tail();
-            self.segments.push_back(body.clone());
+            self.push_segment(body.clone());
         }
+    }
+
+    /// Appends the answer to something that the worker has asked.
+    ///
+    /// # Errors
+    /// It has not read those before; nothing is appended then.
+    pub(crate) fn push_answer(&mut self, answer: &Frame) -> Result<(), Unread> {
+        while self.answers.front().is_some_and(|end| *end <= self.written) {
+            self.answers.pop_front();
+        }
+        if self.answers.len() >= MAX_ANSWERS {
+            return Err(Unread);
+        }
+        answer.encode_head(&mut self.tail);
+        self.answers.push_back(self.written + self.queued + self.tail.len() as u64);
+        Ok(())
     }
 
     /// Writes until everything is gone or `write` would block. True if everything is gone.
@@ -56,11 +86,19 @@ impl Outbox {
 
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.segments.push_back(self.tail.split().freeze());
+            let tail = self.tail.split().freeze();
+            self.push_segment(tail);
         }
     }
 
+    fn push_segment(&mut self, bytes: Bytes) {
+        self.queued += bytes.len() as u64;
+        self.segments.push_back(bytes);
+    }
+
     fn advance(&mut self, mut written: usize) {
+        self.written += written as u64;
+        self.queued -= written as u64;
         while let Some(first) = self.segments.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -74,7 +112,33 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use anyserve_wire::Kind;
+
     use super::*;
+
+    #[test]
+    fn so_many_answers_wait_to_be_read_and_no_more() {
+        let (mut outbox, answer) = (Outbox::default(), Frame::bare(Kind::View, 1));
+        let len = answer.to_bytes().len();
+        outbox.push(&Bytes::from(vec![0; OWN_SEGMENT]));
+        for _ in 0..MAX_ANSWERS {
+            outbox.push_answer(&answer).unwrap();
+        }
+        assert!(outbox.push_answer(&answer).is_err());
+        let mut take = |most: usize| {
+            let mut left = most;
+            let done = outbox.write_with(|slices| {
+                let taken = left.min(slices.iter().map(|slice| slice.len()).sum());
+                left -= taken;
+                if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+            });
+            done.unwrap();
+            outbox.push_answer(&answer).is_ok()
+        };
+        assert_eq!((take(OWN_SEGMENT + len - 1), take(1), take(len - 1), take(1)), (false, true, false, true));
+        assert!(take(usize::MAX));
+        assert_eq!((outbox.answers.len(), outbox.queued), (1, 0));
+    }
 
     #[test]
     fn bytes_leave_in_order_however_little_each_write_takes() {

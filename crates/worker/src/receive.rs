@@ -41,6 +41,9 @@ impl Inner {
         let cost = crate::stream::cost(&frame, &meta);
         let response = self.response(link, ticket, meta, frame.body)?;
         let mut dispatch = self.dispatch.lock();
+        if dispatch.machine.worker_of(ticket).is_some_and(|worker| worker != link.worker) {
+            return Err(protocol("a Chunk frame for a request that is with another worker"));
+        }
         // A chunk of a request whose caller has left was on its way when it was withdrawn.
         let Some(pending) = dispatch.machine.payload(ticket) else { return Ok(()) };
         let Caller::Many { unread, .. } = &mut pending.caller else {

@@ -301,10 +301,16 @@ impl Supervisor {
         // What it had printed is in the pipes still.
         let rest = async { while run.output.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
-        // It may have told why it could not start just before it ended.
+        // It may have told why it could not start just before it ended. One that has become ready is dead all the same.
         while let Some(Ok(greeting)) = run.last_greeting().await {
-            self.greeted(&mut run, greeting);
+            if !matches!(greeting, Ok(Greeting::Worker(_))) {
+                self.greeted(&mut run, greeting);
+            }
         }
+        // What it had sent may have been read after its death: only who reads no more asks for no more.
+        run.io.shutdown().await;
+        run.greetings.shutdown().await;
+        self.pool.disown(run.worker);
         for path in [&run.host.slots, &self.directory.join(format!("{}.sock", run.worker.0))] {
             let _ = std::fs::remove_file(path);
         }
