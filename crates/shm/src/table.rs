@@ -195,9 +195,11 @@ impl Table {
         }
     }
 
-    /// Whether so much is free that a block may be granted ahead of its use.
+    /// Whether a block may be granted ahead of its use: it is small beside the arena, so that it neither takes much from others
+    /// nor stands in the way of a large one, and a quarter stays free.
     pub fn has_plenty(&self, len: u64) -> bool {
-        self.allocator.free().saturating_sub(len) > self.allocator.capacity() / 4
+        let capacity = self.allocator.capacity();
+        len <= capacity / 64 && self.allocator.free().saturating_sub(len) > capacity / 4
     }
 
     /// A written block is an object from now on. If it has a key, the older object under it is found no more by it, and
