@@ -81,8 +81,8 @@ pub(super) fn encode(
         meta.outputs.push(tensor);
         pieces.push(piece);
     }
-    check_size(&meta, &pieces, &session.link.limits)?;
     let pieces = deliver(py, &session.link.memory, destinations, &mut meta, pieces)?;
+    check_size(&meta, &pieces, &session.link.limits)?;
     let Shared { inline, places, len } = share(py, session, pieces)?;
     meta.places = places;
     let meta = Frame::with_meta(Kind::Done, 0, &meta).meta;
@@ -122,8 +122,8 @@ fn check_name(tensor: &message::Tensor, others: &[message::Tensor]) -> PyResult<
 /// Longest encoding of a tensor's place, in bytes.
 const PLACE_LEN: usize = 64;
 
-fn check_size(meta: &message::Response, pieces: &[Piece], limits: &Limits) -> PyResult<()> {
-    let body: usize = pieces.iter().map(Piece::len).sum();
+fn check_size(meta: &message::Response, pieces: &[(u32, Piece)], limits: &Limits) -> PyResult<()> {
+    let body: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();
     // Places are added to it later, at most so many bytes for each tensor.
     let meta_len = meta.encoded_len() + PLACE_LEN * pieces.len();
     let (what, len, max) = match (meta_len, body) {

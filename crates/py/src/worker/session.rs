@@ -176,7 +176,7 @@ impl Session {
     /// Asks for the next room, if it is likely to be as this one. It leaves with whatever is sent next.
     fn ask_ahead(&self, len: u64) {
         let mut ahead = self.ahead.lock();
-        if let Some(len) = ahead.next(len) {
+        for _ in 0..ahead.wanted(len) {
             let ask = self.asks.begin();
             self.link.push_detached(&Frame::with_meta(Kind::Put, ask.id, &message::Put { len, ahead: true }));
             ahead.asked(ask, len);
