@@ -255,11 +255,10 @@ def test_what_may_be_evicted_goes_first_and_what_was_used_least_recently_goes_be
     stays, old, used = make(one, 1), make(one, 2, cacheable=True), make(one, 3, cacheable=True)
     end = time.monotonic() + 0.2  # Uses are counted in steps of 62 ms.
     until(lambda: read(one, used, 3) or time.monotonic() > end, "later uses")
-    seeds = itertools.count(10)
-    until(lambda: make(one, next(seeds)) and usage(one)["evicted"] == 1, "the first eviction")
+    evict(one, 1)
     assert is_gone(one, old)
     read(one, used, 3)
-    until(lambda: make(one, next(seeds)) and usage(one)["evicted"] == 2, "the second eviction")
+    evict(one, 2)
     assert is_gone(one, used)
     fill(one)
     read(one, stays, 1)
@@ -564,10 +563,9 @@ def test_a_stale_reference_is_not_found_whatever_has_become_of_its_object(replic
 
 
 def evict(client: Client, count: int) -> None:
-    """Ask for room until so many objects were evicted."""
+    """Make objects until so many others were evicted."""
     seeds = itertools.count(100)
-    until(lambda: drop(client, make(client, next(seeds), size=5 * MIB)) and usage(client)["evicted"] == count,
-          f"{count} evictions")  # fmt: skip
+    until(lambda: make(client, next(seeds)) and usage(client)["evicted"] == count, f"{count} evictions")
 
 
 def passed(text: str, datatype: str = "BYTES", shape: tuple[int, ...] = (1,)) -> Any:
