@@ -402,7 +402,7 @@ class ObjectPlane:
             Unsupported: there is no object store, or none for durable objects.
         """
 
-    def get(self, ref: ObjRef, timeout_s: float | None) -> tuple[Literal["array", "bytes", "dict"], list[InferInput]]:
+    def get(self, objref: ObjRef, timeout_s: float | None) -> tuple[Literal["array", "bytes", "dict"], list[InferInput]]:
         """Give kind and parts of an object. Blocks, without the GIL.
 
         Returns:
@@ -422,10 +422,10 @@ class ObjectPlane:
             DeadlineExceeded: the time was over before the answer was here.
         """
 
-    def delete(self, ref: ObjRef) -> bool:
+    def delete(self, objref: ObjRef) -> bool:
         """Delete an object; false if there was none. Blocks, without the GIL."""
 
-    def stat(self, ref: ObjRef) -> dict[str, Any]:
+    def stat(self, objref: ObjRef) -> dict[str, Any]:
         """Describe an object, by the fields of `anyserve.objects.ObjectStat`. Blocks, without the GIL.
 
         Raises:
