@@ -402,7 +402,9 @@ class ObjectPlane:
             Unsupported: there is no object store, or none for durable objects.
         """
 
-    def get(self, objref: ObjRef, timeout_s: float | None) -> tuple[Literal["array", "bytes", "dict"], list[InferInput]]:
+    def get(
+        self, objref: ObjRef, timeout_s: float | None
+    ) -> tuple[Literal["array", "bytes", "dict"], list[InferInput]]:
         """Give kind and parts of an object. Blocks, without the GIL.
 
         Returns:
