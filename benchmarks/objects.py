@@ -1,163 +1,171 @@
-"""Measure the object plane: put and get from inside a handler, echoes of large tensors, and when the arena pays.
+"""Measure the object plane: objects inside a handler, echoes of large tensors, and from which size on the arena pays.
 
-Everything takes turns over several rounds, so that a slow minute of the machine hits all; the tables show medians, and
-ratios within this run. See README.md beside this file for the method.
+All have their turn in every round, so that a slow minute of the machine hits all of them; tables show medians over the
+rounds, and ratios within this run. See README.md beside this file for the method.
 """
 
 import argparse
+import json
+import os
 import sys
-from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.environments import PeerUnavailable, installed_anyserve
-from harness.machine import facts
-from harness.objects import ECHOES, Echo, echo, inside, median, of_peer, repetitions_of, replica
+from harness.echoes import NEVER_OR_ALWAYS, TRITON, WAYS, Caller, Way, replica, serving
+from harness.environments import PEERS, PeerUnavailable, installed_anyserve, release_of
+from harness.generator import Generator
+from harness.machine import Facts, facts
+from harness.objects_table import render
+from harness.peers import Tools, triton_environment
+from harness.stores import STORES, Figures, in_handler, in_peer
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SIZES = [KIB, 64 * KIB, MIB, 16 * MIB, 64 * MIB, GIB]
 ECHO_SIZES = [KIB, MIB, 4 * MIB, 64 * MIB, GIB]
-CROSSING = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB]
-ALWAYS = Echo("always", "arena from the first byte on", ("--object-threshold", "1"))
-NEVER = Echo("never", "worker socket", ("--object-store", "0"))
+CROSSING_SIZES = [16 * KIB, 32 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 512 * KIB, MIB]
+PARTS = ["objects", "echo", "crossing"]
+OTHERS = ["ray", "multiprocessing", "triton"]
+STORE = 4 * GIB
 
-Table = dict[tuple[str, int], list[float]]
+
+@dataclass(frozen=True)
+class Run:
+    """What to measure, and with what."""
+
+    peers: list[str]
+    seconds: float
+    store: int
+    sizes: dict[str, list[int]]
+    tools: Tools
+    client: Path
+
+    @property
+    def caller(self) -> Caller:
+        """What calls servers for one turn."""
+        generator = Generator(self.tools.generator, self.seconds, warmup_s=self.seconds / 4)
+        return Caller(generator, self.client, self.seconds)
 
 
 def main() -> int:
     """Run the benchmark as the command line says."""
     options = parse()
     try:
-        program = options.anyserve.absolute() if options.anyserve else installed_anyserve()
+        run = prepare(options)
     except PeerUnavailable as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 1
-    print("\n".join(f"- {name}: {value}" for name, value in facts().items()))
-    if "objects" in options.only:
-        show_objects(objects(program, options), options)
-    if "echo" in options.only:
-        show_echoes(echoes(program, options, ECHOES, options.echo_sizes), options)
-    if "crossing" in options.only:
-        show_crossing(echoes(program, options, (ALWAYS, NEVER), CROSSING))
+    machine, figures = facts() | releases(run), Figures()
+    parts = {"objects": measure_objects, "echo": measure_echoes, "crossing": measure_crossing}
+    for number in range(options.rounds):
+        for part in options.only:
+            say(f"round {number + 1} of {options.rounds}: {part}")
+            parts[part](run, figures)
+    print(render(figures, machine))
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "figures": figures.as_json()}, indent=1))
     return 0
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parts = ["objects", "echo", "crossing"]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--only", nargs="+", choices=parts, default=parts, help="parts to measure")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
+    add("--peers", nargs="*", choices=OTHERS, help="what to compare with; all, without --quick")
+    add("--seconds", type=float, default=1.0, help="how long each turn takes")
     add("--rounds", type=int, default=3, help="how often each has its turn")
-    add("--sizes", nargs="+", type=int, default=SIZES, metavar="BYTES", help="sizes of objects")
-    add("--echo-sizes", nargs="+", type=int, default=ECHO_SIZES, metavar="BYTES", help="sizes of echoes")
-    add("--store", default="3GiB", help="size of the object store")
-    add("--peers", nargs="*", default=["ray", "multiprocessing"], help="what objects are compared with")
-    add("--quick", action="store_true", help="a few repetitions: does it run at all?")
+    add("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    add("--quick", action="store_true", help="one short round of small sizes: does it run at all?")
     add("--anyserve", type=Path, help="an installed anyserve command, instead of installing it")
-    return parser.parse_args()
+    add("--client", type=Path, metavar="PYTHON", help="a Python with tritonclient, instead of installing it")
+    options = parser.parse_args()
+    if options.quick:
+        options.seconds, options.rounds = 0.1, 1
+    options.peers = options.peers if options.peers is not None else ["multiprocessing"] if options.quick else OTHERS
+    return options
 
 
-def objects(program: Path, options: argparse.Namespace) -> Table:
-    """Times of memcpy, put and get by candidate and size."""
-    table: Table = defaultdict(list)
-    for number in range(options.rounds):
-        say(f"objects, round {number + 1} of {options.rounds}")
-        with replica(program, "--object-store", options.store) as endpoint:
-            for size in options.sizes:
-                times = inside(endpoint, size, repetitions_of(size, quick=options.quick))
-                for what, samples in times.items():
-                    table[what, size] += samples
-        for peer in list(options.peers):
-            add_peer(table, peer, options)
-    return table
+def prepare(options: argparse.Namespace) -> Run:
+    """Find or build the programs of this repository, and choose sizes that this machine has room for."""
+    program = options.anyserve.absolute() if options.anyserve else installed_anyserve()
+    client = options.client or triton_environment() / "bin" / "python"
+    store = 256 * MIB if options.quick else min(STORE, room() // 4)
+    most = MIB if options.quick else store // 2
+    wanted = {"objects": SIZES, "echo": ECHO_SIZES, "crossing": CROSSING_SIZES}
+    return Run(
+        peers=options.peers,
+        seconds=options.seconds,
+        store=store,
+        sizes={part: [size for size in sizes if size <= most] for part, sizes in wanted.items()},
+        tools=Tools([str(program), "bench"], program),
+        client=client,
+    )
 
 
-def add_peer(table: Table, peer: str, options: argparse.Namespace) -> None:
-    for size in options.sizes:
-        try:
-            times = of_peer(peer, size, min(50, repetitions_of(size, quick=options.quick)))
-        except Exception as error:  # noqa: BLE001 - whatever keeps a peer from it goes into the report
-            say(f"{peer}: {error}")
-            options.peers.remove(peer)
-            return
-        for what, samples in times.items():
-            table[f"{peer} {what}", size] += samples
+def room() -> int:
+    """Bytes that are free in /dev/shm and in memory."""
+    shm = os.statvfs("/dev/shm")
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(shm.f_bavail * shm.f_frsize, memory)
 
 
-def show_objects(table: Table, options: argparse.Namespace) -> None:
-    """Print puts and gets, and their aims."""
-    peers = [f"{peer} {what}" for peer in options.peers for what in ("put", "get")]
-    heading("Objects, from inside a handler", ["bytes", "memcpy", "put", "of memcpy", "get", *peers])
-    for size in options.sizes:
-        ratio = median(table["memcpy", size]) / median(table["put", size])
-        cells = [time_of(table["memcpy", size]), time_of(table["put", size]), f"{ratio:.2f} ×"]
-        row([size_of(size), *cells, time_of(table["get", size]), *(time_of(table[peer, size]) for peer in peers)])
-    large = [size for size in options.sizes if size >= MIB]
-    worst = min((median(table["memcpy", size]) / median(table["put", size]) for size in large), default=0.0)
-    slowest = max(median(table["get", size]) for size in options.sizes)
-    judge("put ≥ 0.8 × memcpy from 1 MiB on", f"{worst:.2f} × at worst", worst >= 0.8)
-    judge("get < 20 µs at any size", f"{slowest * 1e6:.1f} µs at worst", slowest < 20e-6)
+def releases(run: Run) -> Facts:
+    """Give the releases of what is compared."""
+    found = {"ray": ("ray", "ray"), "triton": ("pytriton", "nvidia-pytriton")}
+    return {package: release_of(PEERS / home, package) for peer, (home, package) in found.items() if peer in run.peers}
 
 
-def echoes(program: Path, options: argparse.Namespace, ways: tuple[Echo, ...], sizes: list[int]) -> Table:
-    """Times of echoes by way and size."""
-    table: Table = defaultdict(list)
-    for number in range(options.rounds):
-        say(f"echoes, round {number + 1} of {options.rounds}")
-        for way in ways:
-            store = () if "--object-store" in way.options else ("--object-store", options.store)
-            with replica(program, *way.options, *store) as endpoint:
-                for size in sizes:
-                    if size < GIB or way.regions:
-                        times = echo(endpoint, way, size, min(200, repetitions_of(size, quick=options.quick)))
-                        table[way.key, size] += times
-    return table
+def measure_objects(run: Run, figures: Figures) -> None:
+    """Time puts and gets in a handler of a replica, then in each peer."""
+    for store in STORES:
+        if (store == "anyserve" or store in run.peers) and store not in figures.missing:
+            try:
+                measure_store(run, figures, store)
+            except PeerUnavailable as reason:
+                give_up(figures, store, reason)
 
 
-def show_echoes(table: Table, options: argparse.Namespace) -> None:
-    """Print echoes, and their aim."""
-    heading("FP32 echo, one at a time, p50", ["bytes", *(way.label for way in ECHOES)])
-    for size in options.echo_sizes:
-        row([size_of(size), *(time_of(table[way.key, size]) for way in ECHOES)])
-    shared = [median(table["shm1", size]) for size in options.echo_sizes]
-    ratio = max(shared) / min(shared)
-    judge("client shared memory in place: largest within 2 × of smallest", f"{ratio:.2f} ×", ratio <= 2)
+def measure_store(run: Run, figures: Figures, store: str) -> None:
+    """Time one store with all sizes."""
+    sizes = run.sizes["objects"]
+    if store != "anyserve":
+        for size, samples in in_peer(store, sizes, run.seconds).items():
+            figures.add_samples(store, size, samples)
+        return
+    plane = replica("store", "--object-store", str(run.store))
+    with serving(run.tools, run.caller.generator, {plane}) as ports:
+        for size in sizes:
+            figures.add_samples(store, size, in_handler(run.client, ports[plane], size, run.seconds))
 
 
-def show_crossing(table: Table) -> None:
-    """Print where the arena begins to pay."""
-    heading("Where the arena begins to pay: FP32 echo, p50", ["bytes", NEVER.label, ALWAYS.label, "arena is"])
-    for size in CROSSING:
-        ratio = median(table["never", size]) / median(table["always", size])
-        row([size_of(size), time_of(table["never", size]), time_of(table["always", size]), f"{ratio:.2f} ×"])
+def measure_echoes(run: Run, figures: Figures) -> None:
+    """Time echoes on every way."""
+    ways = [way for way in WAYS if way.server is not TRITON or "triton" in run.peers]
+    measure_ways(run, figures, ways, run.sizes["echo"])
 
 
-def heading(title: str, columns: list[str]) -> None:
-    print(f"\n### {title}\n")
-    row(columns)
-    row(["---"] * len(columns))
+def measure_crossing(run: Run, figures: Figures) -> None:
+    """Time echoes through socket and arena, where they are close to each other."""
+    measure_ways(run, figures, list(NEVER_OR_ALWAYS), run.sizes["crossing"])
 
 
-def row(cells: list[str]) -> None:
-    print(f"| {' | '.join(cells)} |", flush=True)
+def measure_ways(run: Run, figures: Figures, ways: list[Way], sizes: list[int]) -> None:
+    """Size by size, let each way have its turn."""
+    servers = {way.server for way in ways if way.label not in figures.missing}
+    with serving(run.tools, run.caller.generator, servers) as ports:
+        for size in sizes:
+            for way in ways:
+                if way.takes(size) and way.label not in figures.missing:
+                    try:
+                        figures.add(way.key, "echo", size, run.caller.echo(way, ports[way.server], size))
+                    except PeerUnavailable as reason:
+                        give_up(figures, way.label, reason)
 
 
-def judge(aim: str, reached: str, met: bool) -> None:
-    print(f"\n{aim}: {reached}, {'met' if met else 'missed'}")
-
-
-def size_of(size: int) -> str:
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if size >= unit:
-            return f"{size // unit} {name}"
-    return f"{size} B"
-
-
-def time_of(samples: list[float]) -> str:
-    if not samples:
-        return ""
-    micros = median(samples) * 1e6
-    return f"{micros:.1f} µs" if micros < 1000 else f"{micros / 1000:.1f} ms"
+def give_up(figures: Figures, who: str, reason: PeerUnavailable) -> None:
+    """Measure somebody no more; the table says why."""
+    say(f"  {who}: {reason}")
+    figures.missing[who] = str(reason)
 
 
 def say(text: str) -> None:

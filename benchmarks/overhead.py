@@ -82,7 +82,7 @@ def parse() -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> Run:
     """Find or build the programs of this repository."""
-    program = (options.generator or build_generator()).resolve()
+    program = [str((options.generator or build_generator()).resolve())]
     connections: int = options.connections
     return Run(
         peers=[peer for peer in PEERS if peer.key in options.peers],

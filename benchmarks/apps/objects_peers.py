@@ -1,62 +1,72 @@
-"""Times of `ray.put` and `ray.get`, or of `multiprocessing.shared_memory`, for one size; JSON on stdout."""
+"""Time Ray or `multiprocessing.shared_memory`, and print JSON: `objects_peers.py ray SECONDS SIZE...`."""
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import shared_memory
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from objects_timing import Store, measure
+
+_STORE_BYTES = 4 << 30
 
 
-def timed(repetitions: int, step: Callable[[int], Any]) -> list[float]:
-    samples = []
-    for number in range(repetitions):
-        begun = time.perf_counter_ns()
-        step(number)
-        samples.append((time.perf_counter_ns() - begun) / 1e9)
-    return samples
+class Ray:
+    """`ray.put` and `ray.get` in the driver; what nobody refers to is deleted."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def put(self, value: NDArray[np.uint8]) -> Any:
+        return self._ray.put(value)
+
+    def get(self, ref: Any) -> Any:
+        return self._ray.get(ref)
+
+    def delete(self, ref: Any) -> None:
+        """The reference goes with the call."""
 
 
-def with_ray(source: np.ndarray, repetitions: int) -> dict[str, list[float]]:
-    import ray  # noqa: PLC0415 - only where it is installed
+class Segments:
+    """A segment for each value, and its name as the reference. A view must not outlive its handle."""
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=3 << 30)
-    refs = [ray.put(source)]
-    live = max(1, min((1 << 30) // max(source.nbytes, 1), repetitions))
-    refs.clear()
-    puts = timed(live, lambda _: refs.append(ray.put(source)))
-    gets = timed(live, lambda number: ray.get(refs[number % len(refs)]))
-    ray.shutdown()
-    return {"put": puts, "get": gets}
+    def put(self, value: NDArray[np.uint8]) -> str:
+        made = SharedMemory(create=True, size=value.nbytes)
+        np.copyto(np.ndarray(value.shape, value.dtype, made.buf), value)
+        made.close()
+        return made.name
+
+    def get(self, ref: str) -> NDArray[np.uint8]:
+        found = SharedMemory(name=ref)
+        ends = np.array([found.buf[0], found.buf[-1]])
+        found.close()
+        return ends
+
+    def delete(self, ref: str) -> None:
+        found = SharedMemory(name=ref)
+        found.close()
+        found.unlink()
 
 
 @contextmanager
-def segment(size: int) -> Iterator[shared_memory.SharedMemory]:
-    made = shared_memory.SharedMemory(create=True, size=size)
-    yield made
-    made.close()
-    made.unlink()
+def store(peer: str) -> Iterator[Store]:
+    """The store to be timed, for as long as it is needed."""
+    if peer == "multiprocessing":
+        yield Segments()
+        return
+    import ray  # noqa: PLC0415 - only where it is installed
 
-
-def with_multiprocessing(source: np.ndarray, repetitions: int) -> dict[str, list[float]]:
-    def put(_: int) -> None:
-        with segment(source.nbytes) as made:
-            np.copyto(np.ndarray(source.shape, source.dtype, made.buf), source)
-
-    def get(_: int) -> None:
-        attached = shared_memory.SharedMemory(name=kept.name)
-        np.ndarray(source.shape, source.dtype, attached.buf)
-        attached.close()
-
-    with segment(source.nbytes) as kept:
-        return {"put": timed(repetitions, put), "get": timed(repetitions, get)}
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=_STORE_BYTES)
+    try:
+        yield Ray(ray)
+    finally:
+        ray.shutdown()
 
 
 if __name__ == "__main__":
-    peer, size, repetitions = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    array = np.random.default_rng(1).integers(0, 255, size, dtype=np.uint8)
-    run = {"ray": with_ray, "multiprocessing": with_multiprocessing}[peer]
-    print(json.dumps(run(array, repetitions)))
+    name, seconds, *sizes = sys.argv[1:]
+    with store(name) as kept:
+        print(json.dumps({size: measure(kept, int(size), float(seconds)) for size in sizes}))

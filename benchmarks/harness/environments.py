@@ -50,6 +50,12 @@ def site_packages(home: Path) -> Path:
     return home / "lib" / f"python{python_version()}" / "site-packages"
 
 
+def release_of(home: Path, package: str) -> str:
+    """Give the release of a package that is installed in a virtual environment."""
+    found = site_packages(home).glob(f"{package.replace('-', '_')}-*.dist-info")
+    return next((path.name.removesuffix(".dist-info").rpartition("-")[2] for path in found), "none")
+
+
 def python_version() -> str:
     """Give the interpreter's version as in ``3.11``."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"

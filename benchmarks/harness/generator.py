@@ -12,15 +12,16 @@ Report = dict[str, Any]
 class Generator:
     """Runs ``anyserve bench``."""
 
-    def __init__(self, program: Path, seconds: float, connections: int) -> None:
-        self._program = program
+    def __init__(self, command: list[str], seconds: float, connections: int = 1, warmup_s: float = 1.0) -> None:
+        self._command = command
         self._seconds = seconds
         self._connections = connections
+        self._warmup_s = warmup_s
 
     def answers(self, request: list[str]) -> bool:
         """Say whether one request succeeds, its echo included."""
         once = ["--requests", "1", "--warmup", "0s", "--duration", "10s"]
-        done = subprocess.run([self._program, *request, *once], capture_output=True)
+        done = subprocess.run([*self._command, *request, *once], capture_output=True)
         return done.returncode == 0
 
     def measure(self, request: list[str], in_flight: int) -> Report:
@@ -28,8 +29,8 @@ class Generator:
         lanes = max(1, in_flight // self._connections)
         connections = min(self._connections, in_flight)
         load = ["--connections", str(connections), "--in-flight", str(lanes)]
-        timing = ["--duration", f"{self._seconds}s", "--warmup", "1s"]
-        command = [str(self._program), *request, *load, *timing, "--json"]
+        timing = ["--duration", f"{self._seconds}s", "--warmup", f"{self._warmup_s}s"]
+        command = [*self._command, *request, *load, *timing, "--json"]
         done = subprocess.run(command, capture_output=True, text=True)
         report: Report = json.loads(done.stdout) if done.stdout else {}
         if done.returncode != 0:
@@ -38,4 +39,4 @@ class Generator:
 
     def save_request(self, request: list[str], path: Path) -> None:
         """Write a gRPC request, framed as on the wire, to a file."""
-        subprocess.run([self._program, *request, "--save", path], check=True)
+        subprocess.run([*self._command, *request, "--save", str(path)], check=True)

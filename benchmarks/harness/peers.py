@@ -18,7 +18,7 @@ APPS = ROOT / "benchmarks" / "apps"
 class Tools:
     """Programs of this repository that peers are started from."""
 
-    generator: Path
+    generator: list[str]
     anyserve: Path | None
 
 
@@ -53,14 +53,14 @@ class Peer:
 
 
 def _ceiling(place: Place) -> Command:
-    return Command([str(place.tools.generator), "ceiling", "--port", str(place.ports[0])])
+    return Command([*place.tools.generator, "ceiling", "--port", str(place.ports[0])])
 
 
-def _anyserve(app: str) -> Callable[[Place], Command]:
+def anyserve(app: str, *options: str) -> Callable[[Place], Command]:
     def start(place: Place) -> Command:
         program = place.tools.anyserve or installed_anyserve()
         target = f"{APPS / app}:app"
-        return Command([str(program), "serve", target, "--port", str(place.ports[0]), "--workers", "1"])
+        return Command([str(program), "serve", target, "--port", str(place.ports[0]), "--workers", "1", *options])
 
     return start
 
@@ -79,8 +79,14 @@ def _litserve(place: Place) -> Command:
     return Command([str(python), str(APPS / "echo_litserve.py"), str(place.ports[0])])
 
 
-def _triton(place: Place) -> Command:
-    home = environment("pytriton", ("nvidia-pytriton", "numpy<2"))
+def triton_environment() -> Path:
+    """Give the virtual environment with Triton, its client, and NumPy."""
+    return environment("pytriton", ("nvidia-pytriton", "numpy<2"))
+
+
+def triton(place: Place) -> Command:
+    """Start Triton with its python backend."""
+    home = triton_environment()
     packages = site_packages(home)
     server = packages / "pytriton" / "tritonserver"
     backends = _triton_backends(server, packages, place.directory)
@@ -153,12 +159,12 @@ _BATCH: frozenset[Kind] = frozenset({"batch"})
 
 PEERS = (
     Peer("ceiling", "(a) empty tonic server, no workers", _ALL, _ceiling),
-    Peer("anyserve", "(b) AnyServe", _ECHO, _anyserve("echo_anyserve.py")),
-    Peer("anyserve-tokens", "(b) AnyServe", _TOKENS, _anyserve("tokens_anyserve.py")),
+    Peer("anyserve", "(b) AnyServe", _ECHO, anyserve("echo_anyserve.py")),
+    Peer("anyserve-tokens", "(b) AnyServe", _TOKENS, anyserve("tokens_anyserve.py")),
     Peer("mosec", "(c) mosec", _ECHO, _mosec("echo_mosec.py"), protocol="HTTP", path="/inference"),
-    Peer("anyserve-batch", "(b) AnyServe", _BATCH, _anyserve("batch_anyserve.py")),
+    Peer("anyserve-batch", "(b) AnyServe", _BATCH, anyserve("batch_anyserve.py")),
     Peer("mosec-batch", "(c) mosec", _BATCH, _mosec("batch_mosec.py"), protocol="HTTP", path="/inference"),
-    Peer("triton", "(d) Triton, python backend", _ECHO, _triton),
+    Peer("triton", "(d) Triton, python backend", _ECHO, triton),
     Peer("mlserver", "(e) MLServer, 1 worker", _SMALL, _mlserver(1)),
     Peer("mlserver0", "(e) MLServer, in process", _SMALL, _mlserver(0)),
     Peer("litserve", "(f) LitServe", _SMALL, _litserve, "HTTP", "/predict", "json"),

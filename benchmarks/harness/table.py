@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from harness.machine import Facts
+from harness.markdown import row, rule, time_of
 from harness.peers import PEERS
 from harness.results import Results
 from harness.workloads import WORKLOADS, Kind
@@ -58,7 +59,7 @@ def render(results: Results, machine: Facts, peers: list[str]) -> str:
 
 
 def _small(results: Results, peers: list[str]) -> Iterator[str]:
-    yield _row(
+    yield row(
         [
             "server",
             "req/s at 1",
@@ -74,19 +75,19 @@ def _small(results: Results, peers: list[str]) -> Iterator[str]:
             "generator",
         ]
     )
-    yield _rule(12)
+    yield rule(12)
     for peer, label in _chosen(peers, "small"):
         if reason := results.unavailable.get(peer):
-            yield _row([label, f"not measured: {reason}", *[""] * 10])
+            yield row([label, f"not measured: {reason}", *[""] * 10])
             continue
-        yield _row([label, *_small_cells(results, peer)])
+        yield row([label, *_small_cells(results, peer)])
 
 
 def _small_cells(results: Results, peer: str) -> Iterator[str]:
     for workload in ("small@1", "small@16", "small@64"):
         yield _throughput(results, peer, workload)
-        yield _time(results.median(peer, workload, *_P50))
-    yield _time(results.median(peer, "small@64", *_P99))
+        yield time_of(results.median(peer, workload, *_P50))
+    yield time_of(results.median(peer, "small@64", *_P99))
     yield _ratio(results, peer, "ceiling", "small@64")
     yield _ratio(results, "anyserve", peer, "small@64")
     yield _number(results.cross_checks[peer].get("small@64"))
@@ -95,16 +96,16 @@ def _small_cells(results: Results, peer: str) -> Iterator[str]:
 
 
 def _large(results: Results, peers: list[str]) -> Iterator[str]:
-    yield _row(["server", "req/s", "p50", "p99", "MB/s each way", "(b) is"])
-    yield _rule(6)
+    yield row(["server", "req/s", "p50", "p99", "MB/s each way", "(b) is"])
+    yield rule(6)
     for peer, label in _measured(results, peers, "large@4"):
         sent = results.median(peer, "large@4", "sent_bytes_per_s")
-        yield _row(
+        yield row(
             [
                 label,
                 _throughput(results, peer, "large@4"),
-                _time(results.median(peer, "large@4", *_P50)),
-                _time(results.median(peer, "large@4", *_P99)),
+                time_of(results.median(peer, "large@4", *_P50)),
+                time_of(results.median(peer, "large@4", *_P99)),
                 "" if sent is None else f"{sent / 1e6:.0f}",
                 _ratio(results, "anyserve", peer, "large@4"),
             ]
@@ -112,46 +113,46 @@ def _large(results: Results, peers: list[str]) -> Iterator[str]:
 
 
 def _tokens(results: Results, peers: list[str]) -> Iterator[str]:
-    yield _row(["server", "tokens/s", "first token p50", "p99", "stream p50"])
-    yield _rule(5)
+    yield row(["server", "tokens/s", "first token p50", "p99", "stream p50"])
+    yield rule(5)
     for peer, label in _measured(results, peers, "tokens@64"):
-        yield _row(
+        yield row(
             [
                 label,
                 _number(results.median(peer, "tokens@64", "messages_per_s"))
                 or results.problem(peer, "tokens@64")
                 or "",
-                _time(results.median(peer, "tokens@64", "first_message_us", "p50")),
-                _time(results.median(peer, "tokens@64", "first_message_us", "p99")),
-                _time(results.median(peer, "tokens@64", *_P50)),
+                time_of(results.median(peer, "tokens@64", "first_message_us", "p50")),
+                time_of(results.median(peer, "tokens@64", "first_message_us", "p99")),
+                time_of(results.median(peer, "tokens@64", *_P50)),
             ]
         )
 
 
 def _batches(results: Results, peers: list[str]) -> Iterator[str]:
-    yield _row(["server", "req/s at 1", "p50", "req/s at 64", "p50", "p99", "(b) is"])
-    yield _rule(7)
+    yield row(["server", "req/s at 1", "p50", "req/s at 64", "p50", "p99", "(b) is"])
+    yield rule(7)
     for peer, label in _measured(results, peers, "batch@64"):
-        yield _row(
+        yield row(
             [
                 label,
                 _throughput(results, peer, "batch@1"),
-                _time(results.median(peer, "batch@1", *_P50)),
+                time_of(results.median(peer, "batch@1", *_P50)),
                 _throughput(results, peer, "batch@64"),
-                _time(results.median(peer, "batch@64", *_P50)),
-                _time(results.median(peer, "batch@64", *_P99)),
+                time_of(results.median(peer, "batch@64", *_P50)),
+                time_of(results.median(peer, "batch@64", *_P99)),
                 _ratio(results, "anyserve-batch", peer, "batch@64"),
             ]
         )
 
 
 def _aims(results: Results) -> Iterator[str]:
-    yield _row(["aim", "reached", ""])
-    yield _rule(3)
+    yield row(["aim", "reached", ""])
+    yield rule(3)
     for aim in AIMS:
         ours = results.median(aim.ours, aim.workload, *aim.path)
         theirs = results.median(aim.peer, aim.workload, *aim.path)
-        yield _row([_describe(aim), *_judge(aim, ours, theirs)])
+        yield row([_describe(aim), *_judge(aim, ours, theirs)])
 
 
 def _describe(aim: Aim) -> str:
@@ -192,17 +193,3 @@ def _ratio(results: Results, over: str, under: str, workload: str) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}".replace(",", " ")
-
-
-def _time(micros: float | None) -> str:
-    if micros is None:
-        return ""
-    return f"{micros:.0f} µs" if micros < 1000 else f"{micros / 1000:.1f} ms"
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def _rule(columns: int) -> str:
-    return _row(["---"] * columns)

@@ -1,0 +1,19 @@
+"""The benchmarks run: what they print is for people, and no test looks at a time."""
+
+import sys
+from pathlib import Path
+
+from tests.e2e.replicas import BIN, run
+
+BENCHMARKS = Path("benchmarks")
+
+
+def test_the_benchmark_of_the_object_plane_measures_all_that_it_needs_no_installation_for():
+    quick = ["--quick", "--anyserve", BIN / "anyserve", "--client", sys.executable]
+    done = run(sys.executable, BENCHMARKS / "objects.py", *quick)
+    assert done.returncode == 0, done.stderr
+    assert "was not measured" not in done.stdout
+    tables = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    measured = {cells[0].removeprefix("| "): cells[1:] for cells in tables}
+    assert {"1 KiB", "1 MiB", "16 KiB"} <= set(measured)
+    assert all(all(cell.strip(" |") for cell in cells) for size, cells in measured.items() if size.endswith("iB"))
