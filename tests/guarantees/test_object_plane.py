@@ -28,8 +28,8 @@ from tests.python.frames import Frame
 
 TARGET = "tests/guarantees/apps/plane.py:app"
 SMALL_STORE = ("--object-store", "8MiB")
-STORM_STORE = ("--object-store", "48MiB", "--workers", "4")
-STORM_S = float(os.environ.get("ANYSERVE_PLANE_STORM_S", "8"))
+STORM_STORE = ("--object-store", "16MiB", "--workers", "4")
+STORM_S = float(os.environ.get("ANYSERVE_PLANE_STORM_S", "6"))
 PAUSES_S = (0.1, 0.2)
 THREADS = 6
 BACK_S = 1.0

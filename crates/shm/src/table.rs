@@ -195,11 +195,13 @@ impl Table {
         }
     }
 
-    /// Whether a block may be granted ahead of its use: it is small beside the arena, so that it neither takes much from others
-    /// nor stands in the way of a large one, and a quarter stays free.
+    /// Whether a block may be granted ahead of its use: it is small beside the arena, so that it does not stand in the way of a
+    /// large one; all of these together take an eighth at most, since nobody sees them; and a quarter stays free.
     pub fn has_plenty(&self, len: u64) -> bool {
         let capacity = self.allocator.capacity();
-        len <= capacity / 64 && self.allocator.free().saturating_sub(len) > capacity / 4
+        len <= capacity / 64
+            && self.ahead + taken(len) <= capacity / 8
+            && self.allocator.free().saturating_sub(len) > capacity / 4
     }
 
     /// A written block is an object from now on. If it has a key, the older object under it is found no more by it, and

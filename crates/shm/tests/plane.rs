@@ -363,3 +363,18 @@ fn a_plane_of_any_small_size_works() {
         assert_eq!(plane.create(rounded).is_ok(), rounded > 0);
     }
 }
+
+#[test]
+fn blocks_that_are_granted_ahead_are_small_and_few_and_do_not_count_as_used() {
+    let plane = plane(64 * MIB);
+    let _worker = attach(&plane, ONE);
+    let (own, mib) = (Writer::Worker(ONE), MIB);
+    assert!(plane.grant(mib + 1, own, true).is_err(), "more than a 64th of the arena");
+    let granted: Vec<_> = std::iter::from_fn(|| plane.grant(mib, own, true).ok()).collect();
+    assert_eq!((granted.len(), plane.usage().used), (8, 0), "an eighth of the arena");
+    plane.seal(granted[0].block, own, mib, Lease::default()).unwrap();
+    assert_eq!(plane.usage().used, mib);
+    assert!(plane.grant(mib, own, true).is_ok() && plane.grant(mib, own, true).is_err());
+    plane.worker_gone(ONE);
+    assert_eq!((plane.usage().used, plane.usage().longest_free), (mib, 63 * mib));
+}

@@ -49,6 +49,10 @@ impl Inner {
         let answer = match done {
             Ok(None) => return Ok(false),
             Ok(Some(answer)) => answer,
+            Err(Wrong::Refused(error)) if frame.id == 0 => {
+                tracing::debug!(worker = self.name_of(link.worker), %error, kind = ?frame.kind, "nobody waits for it");
+                return Ok(false);
+            }
             Err(Wrong::Refused(error)) => Answer::Failed(error),
             Err(Wrong::Broken(error)) => return Err(error),
         };
