@@ -51,6 +51,10 @@ bench *flags:
 overhead *flags:
     python benchmarks/overhead.py {{ flags }}
 
+# The object plane, measured: the second half of benchmarks/README.md
+objects *flags:
+    python benchmarks/objects.py {{ flags }}
+
 # Regenerate the code of proto/ that is checked in
 gen-proto:
     cargo run --package anyserve-proto --example generate

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.echoes import NEVER_OR_ALWAYS, TRITON, WAYS, Caller, Way, replica, serving
+from harness.echoes import CROSSINGS, TRITON, WAYS, Caller, Way, replica, serving
 from harness.environments import PEERS, PeerUnavailable, installed_anyserve, release_of
 from harness.generator import Generator
 from harness.machine import Facts, facts
@@ -146,7 +146,7 @@ def measure_echoes(run: Run, figures: Figures) -> None:
 
 def measure_crossing(run: Run, figures: Figures) -> None:
     """Time echoes through socket and arena, where they are close to each other."""
-    measure_ways(run, figures, list(NEVER_OR_ALWAYS), run.sizes["crossing"])
+    measure_ways(run, figures, [way for pair in CROSSINGS for way in pair], run.sizes["crossing"])
 
 
 def measure_ways(run: Run, figures: Figures, ways: list[Way], sizes: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""A handler that times the object plane from the inside, and an echo for large tensors."""
+"""A handler that times the object plane from the inside, and echoes of large tensors."""
 
 from typing import Any
 
@@ -43,4 +43,13 @@ def echo(request: ModelInferRequest) -> ModelInferResponse:
     for tensor in request.inputs:
         output = response.add_output(name=f"output_{tensor.name}", datatype=tensor.datatype, shape=tensor.shape)
         output.contents = tensor.contents
+    return response
+
+
+@app.capability(type="copy")
+def copy(request: ModelInferRequest) -> ModelInferResponse:
+    """Answer with a new array for every input, as a handler does that computes something."""
+    response = ModelInferResponse(model_name=request.model_name, id=request.id)
+    for tensor in request.inputs:
+        response.add_output(f"output_{tensor.name}", tensor.as_numpy().copy())
     return response

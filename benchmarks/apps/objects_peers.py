@@ -1,10 +1,12 @@
 """Time Ray or `multiprocessing.shared_memory`, and print JSON: `objects_peers.py ray SECONDS SIZE...`."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -57,13 +59,17 @@ def store(peer: str) -> Iterator[Store]:
     if peer == "multiprocessing":
         yield Segments()
         return
+    # Without that it writes a token into the home directory.
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray  # noqa: PLC0415 - only where it is installed
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=_STORE_BYTES)
-    try:
-        yield Ray(ray)
-    finally:
-        ray.shutdown()
+    with TemporaryDirectory(prefix="ray-") as folder:
+        options = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
+        ray.init(num_cpus=1, object_store_memory=_STORE_BYTES, **options)
+        try:
+            yield Ray(ray)
+        finally:
+            ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -32,12 +32,16 @@ TRITON = Peer("objects-triton", "Triton", frozenset(), triton)
 
 @dataclass(frozen=True)
 class Way:
-    """One way for a tensor to travel. With ``regions`` it is in memory that the client shares, else in the message."""
+    """One way for a tensor to travel. With ``regions`` it is in memory that the client shares, else in the message.
+
+    The handler ``echo`` gives its input back, ``copy`` a new array.
+    """
 
     key: str
     label: str
     server: Peer
     regions: int = 0
+    model: str = "echo"
 
     def takes(self, size: int) -> bool:
         """Whether a tensor of so many bytes can go this way."""
@@ -53,7 +57,14 @@ WAYS = (
     Way("triton-shm1", "Triton, shared memory, in place", TRITON, regions=1),
     Way("triton-shm2", "Triton, shared memory, two regions", TRITON, regions=2),
 )
-NEVER_OR_ALWAYS = (Way("never", "worker socket", SOCKET), Way("always", "arena", ALWAYS))
+CROSSINGS = (
+    (Way("never-echo", "echo, worker socket", SOCKET), Way("always-echo", "echo, arena", ALWAYS)),
+    (
+        Way("never-copy", "copy, worker socket", SOCKET, model="copy"),
+        Way("always-copy", "copy, arena", ALWAYS, model="copy"),
+    ),
+)
+"""Socket and arena, for each handler."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ class Caller:
             script = APPS / "objects_client.py"
             command = [self.client, script, "echo", f"127.0.0.1:{port}", self.seconds, size, way.regions]
             return median(run(command)) * 1e6
-        request = ["unary", f"127.0.0.1:{port}", "--model", "echo", "--input", f"x:FP32:{size // 4}", "--check-echo"]
-        report = self.generator.measure(request, 1)
+        request = ["unary", f"127.0.0.1:{port}", "--model", way.model, "--input", f"x:FP32:{size // 4}"]
+        report = self.generator.measure([*request, "--check-echo"], 1)
         if "error" in report or report.get("errors") or not report.get("latency_us"):
             raise PeerUnavailable(report.get("error") or f"{report.get('errors')} requests failed")
         p50: float = report["latency_us"]["p50"]

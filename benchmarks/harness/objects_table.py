@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.echoes import NEVER_OR_ALWAYS, WAYS
+from harness.echoes import CROSSINGS, WAYS, Way
 from harness.machine import Facts
 from harness.markdown import row, rule, size_of, time_of
 from harness.stores import STORES, Figures
@@ -26,12 +26,12 @@ def render(figures: Figures, machine: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def crossing(figures: Figures) -> int | None:
+def crossing(figures: Figures, never: Way, always: Way) -> int | None:
     """Give the smallest size from which on the arena is never slower than the socket; None if there is none."""
     found = None
-    for size in reversed(sizes(figures, "never")):
-        never, always = (figures.median(way.key, "echo", size) for way in NEVER_OR_ALWAYS)
-        if never is None or always is None or always > never:
+    for size in reversed(sizes(figures, never.key)):
+        ratio = _over(figures.median(always.key, "echo", size), figures.median(never.key, "echo", size))
+        if ratio is None or ratio > 1:
             break
         found = size
     return found
@@ -69,17 +69,22 @@ def _echoes(figures: Figures) -> Iterator[str]:
 
 
 def _crossing(figures: Figures) -> Iterator[str]:
-    never, always = NEVER_OR_ALWAYS
-    if not sizes(figures, never.key):
+    pairs = [pair for pair in CROSSINGS if sizes(figures, pair[0].key)]
+    if not pairs:
         return
-    yield row(["size", never.label, always.label, "the arena takes"])
-    yield rule(4)
-    for size in sizes(figures, never.key):
-        times = [figures.median(way.key, "echo", size) for way in (never, always)]
-        yield row([size_of(size), *(time_of(micros) for micros in times), _times(_over(times[1], times[0]))])
-    found = crossing(figures)
+    yield row(["size", *(cell for never, always in pairs for cell in (never.label, always.label, "the arena takes"))])
+    yield rule(1 + 3 * len(pairs))
+    for size in sizes(figures, pairs[0][0].key):
+        cells = [size_of(size)]
+        for pair in pairs:
+            never, always = (figures.median(way.key, "echo", size) for way in pair)
+            cells += [time_of(never), time_of(always), _times(_over(always, never))]
+        yield row(cells)
     yield ""
-    yield "It never pays here." if found is None else f"It pays from {size_of(found)} on."
+    for never, always in pairs:
+        found = crossing(figures, never, always)
+        where = "nowhere" if found is None else f"from {size_of(found)} on"
+        yield f"{always.label.capitalize()}: it pays {where}."
 
 
 def _aims(figures: Figures) -> Iterator[str]:
