@@ -347,7 +347,7 @@ impl Table {
         self.withdrawn.iter().copied()
     }
 
-    /// An instant in the table's own count of time: steps of 62 ms since its start.
+    /// An instant in the table's own count of time: steps of 4 ms since its start; it stands still after 198 days.
     pub fn stamp(&self, now: Instant) -> u32 {
         let ticks = now.saturating_duration_since(self.began).as_millis() / TICK.as_millis();
         u32::try_from(ticks).unwrap_or(u32::MAX)
@@ -420,7 +420,7 @@ impl Table {
 }
 
 /// One step of the table's count of time.
-pub(crate) const TICK: Duration = Duration::from_millis(62);
+pub(crate) const TICK: Duration = Duration::from_millis(4);
 
 /// What a block of `len` bytes takes of the arena.
 fn taken(len: u64) -> u64 {
