@@ -60,9 +60,9 @@ def main() -> int:
         for part in options.only:
             say(f"round {number + 1} of {options.rounds}: {part}")
             parts[part](run, figures)
+            if options.json:
+                options.json.write_text(json.dumps({"machine": machine, **figures.as_json()}, indent=1))
     print(render(figures, machine))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "figures": figures.as_json()}, indent=1))
     return 0
 
 
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     add("--peers", nargs="*", choices=OTHERS, help="what to compare with; all, without --quick")
     add("--seconds", type=float, default=1.0, help="how long each turn takes")
     add("--rounds", type=int, default=3, help="how often each has its turn")
-    add("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    add("--json", type=Path, metavar="FILE", help="also write every figure to FILE, as they come")
     add("--quick", action="store_true", help="one short round of small sizes: does it run at all?")
     add("--anyserve", type=Path, help="an installed anyserve command, instead of installing it")
     add("--client", type=Path, metavar="PYTHON", help="a Python with tritonclient, instead of installing it")

@@ -18,6 +18,7 @@ import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shm
 
 _LEAST = 3
+_PATIENCE_S = 10.0
 
 
 def times(client: triton.InferenceServerClient, seconds: float, size: int) -> dict[str, list[float]]:
@@ -61,10 +62,22 @@ def regions(client: triton.InferenceServerClient, size: int, count: int) -> Iter
             client.register_system_shared_memory(name, key, size)
         yield handles
         for name in keys:
-            client.unregister_system_shared_memory(name)
+            unregister(client, name)
     finally:
         for handle in handles:
             shm.destroy_shared_memory_region(handle)
+
+
+def unregister(client: triton.InferenceServerClient, name: str) -> None:
+    """Let the server forget a region. Triton answers a request before it has let go of its region, so not at once."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return client.unregister_system_shared_memory(name)
+        except triton.InferenceServerException:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _name(number: int) -> str:

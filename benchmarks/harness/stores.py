@@ -40,10 +40,11 @@ class Figures:
             self.add(store, what, size, micros)
         self.add(store, "of memcpy", size, p50["memcpy"] / p50["put"])
 
-    def as_json(self) -> list[dict[str, Any]]:
+    def as_json(self) -> dict[str, Any]:
         """Give everything as plain data."""
         keys = sorted(self.rounds)
-        return [{"who": key[0], "what": key[1], "size": key[2], "rounds": self.rounds[key]} for key in keys]
+        figures = [{"who": key[0], "what": key[1], "size": key[2], "rounds": self.rounds[key]} for key in keys]
+        return {"figures": figures, "missing": self.missing}
 
 
 def in_handler(client: Path, port: int, size: int, seconds: float) -> Samples:
