@@ -20,7 +20,7 @@ from typing import Any
 
 HEADER = struct.Struct("<HBBHHQIQ")
 MAGIC = int.from_bytes(b"AS", "little")
-VERSION = 2
+VERSION = 3
 RESPONSE = 1
 NOT_STARTED = 2
 SLOTS = 4096
@@ -29,7 +29,7 @@ WATCHDOG_S = 30.0
 
 KINDS = (
     "", "Hello", "Welcome", "Ready", "Request", "Chunk", "Done", "Failed", "Cancel", "Credit", "Drain", "Ping", "Pong",
-    "Batch", "Put", "Sealed", "Get", "View", "Release",
+    "Batch", "Put", "Sealed", "Get", "View", "Release", "Sleep", "Asleep", "Wake", "Manifest", "Fork", "Forked",
 )  # fmt: skip
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
@@ -84,6 +84,16 @@ SCHEMAS: dict[str, dict[int, tuple[str, Any]]] = {
              5: ("stat", "Stat")},
     "Stat": {1: ("len", "uint"), 2: ("remaining_ms", "uint"), 3: ("key", "text"), 4: ("cacheable", "bool"),
              5: ("durable", "bool"), 6: ("capacity", "uint"), 7: ("objects", "uint"), 8: ("evicted", "uint")},
+    "Manifest": {1: ("pid", "uint"), 2: ("token", "text"), 3: ("groups", ["Group"]), 4: ("failed", "Failed"),
+                 5: ("no_fork", "text"), 6: ("files", ["text"])},
+    "Group": {1: ("name", "text"), 2: ("handlers", ["Handler"]), 3: ("gpus", "uint"), 4: ("tokens", ["Amount"]),
+              5: ("min_workers", "uint"), 6: ("max_workers", "uint"), 7: ("idle_timeout_us", "uint"),
+              8: ("sleeps", "bool"), 9: ("environment", ["Header"]), 10: ("python", "text"),
+              11: ("start_timeout_us", "uint"), 12: ("declares_workers", "bool")},
+    "Amount": {1: ("name", "text"), 2: ("amount", "uint")},
+    "Fork": {1: ("worker", "uint"), 2: ("group", "text"), 3: ("socket", "text"), 4: ("token", "text"),
+             5: ("stdout", "text"), 6: ("stderr", "text"), 7: ("environment", ["Header"])},
+    "Forked": {1: ("worker", "uint"), 2: ("pid", "uint"), 3: ("failed", "text")},
     "Release": {1: ("object", "ObjectId"), 2: ("block", "Block"), 3: ("region", "uint")},
 }  # fmt: skip
 SCHEMAS["Done"] = SCHEMAS["Chunk"]

@@ -21,6 +21,9 @@ PLANE = {
 BLOCK = {"index": 70_000, "generation": 2**64 - 2}
 REGION = {"id": 9, "path": "/proc/1/fd/9", "start": 65_536, "len": 1 << 20}
 OBJECT = {"store": 1, "index": 2, "generation": 3}
+BARE = [
+    ("Ready", 0), ("Drain", 0), ("Cancel", 7), ("Ping", 99), ("Pong", 99), ("Sleep", 0), ("Asleep", 0), ("Wake", 0),
+]  # fmt: skip
 OUTPUT = {"name": "y", "datatype": 5, "shape": [3], "len": 3, "parameters": []}
 
 
@@ -36,7 +39,7 @@ def test_a_frame_is_written_again_as_it_was(kind):
     assert vector(kind).to_bytes() == (VECTORS / f"{kind.lower()}.bin").read_bytes()
 
 
-@pytest.mark.parametrize(("kind", "number"), [("Ready", 0), ("Drain", 0), ("Cancel", 7), ("Ping", 99), ("Pong", 99)])
+@pytest.mark.parametrize(("kind", "number"), BARE)
 def test_a_bare_frame_is_its_header(kind, number):
     frame = vector(kind)
     assert (frame.id, frame.flags, frame.meta, frame.body) == (number, 0, {}, b"")
@@ -127,3 +130,23 @@ def test_a_batch_has_its_requests_bytes_one_after_the_other():
     assert (last["id"], last["len"], last["request"]["remaining_us"]) == (2**61 - 1, 3, 1)
     assert last["request"]["inputs"] == [OUTPUT]
     assert {member["request"]["handler"] for member in (full, empty, last)} == {1}
+
+
+def test_a_manifest_has_the_groups_of_the_app():
+    meta = vector("Manifest").meta
+    assert (meta["pid"], meta["token"], meta["no_fork"], meta["files"]) == (4712, "secret", "threads", ["/app.py"])
+    full, least = meta["groups"]
+    assert full["handlers"] == vector("Hello").meta["handlers"]
+    assert (full["name"], full["gpus"], full["tokens"]) == ("Chat", 2, [{"name": "token", "amount": 1}])
+    assert (full["declares_workers"], full["min_workers"], full["max_workers"]) == (True, 1, 2)
+    assert (full["idle_timeout_us"], full["sleeps"], full["start_timeout_us"]) == (300_000_000, True, 9_000_000)
+    assert (full["environment"], full["python"]) == ([{"name": "A", "value": "b"}], "/venv/bin/python")
+    assert (least["name"], least["declares_workers"], least["handlers"]) == ("default", False, [])
+
+
+def test_a_fork_says_who_the_worker_is_and_is_answered_with_its_process():
+    fork = vector("Fork").meta
+    assert (fork["worker"], fork["group"], fork["socket"], fork["token"]) == (3, "Chat", "/tmp/3.sock", "secret")
+    assert (fork["stdout"], fork["stderr"]) == ("/proc/1/fd/5", "/proc/1/fd/6")
+    assert fork["environment"] == [{"name": "A", "value": "b"}]
+    assert vector("Forked").meta == {"worker": 3, "pid": 4713, "failed": "no memory"}

@@ -8,7 +8,7 @@ use crate::WireError;
 /// The first two bytes of every frame: `AS` in memory.
 pub const MAGIC: u16 = u16::from_le_bytes(*b"AS");
 /// The version of the protocol that this crate speaks. Both ends come from one release, so there is only one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 28;
 
@@ -60,9 +60,21 @@ pub enum Kind {
     View = 17,
     /// Both: an object, block or region is not needed any more.
     Release = 18,
+    /// Runtime: give your resources back and stay alive; nothing is in flight.
+    Sleep = 19,
+    /// Worker: its resources are given back.
+    Asleep = 20,
+    /// Runtime: take your resources again, then say ready.
+    Wake = 21,
+    /// Template: what the app has, or why it cannot be loaded; the first frame of its connection.
+    Manifest = 22,
+    /// Runtime: fork a worker.
+    Fork = 23,
+    /// Template: a worker was forked, or not.
+    Forked = 24,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 24] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Ready,
@@ -81,6 +93,12 @@ const KINDS: [Kind; 18] = [
     Kind::Get,
     Kind::View,
     Kind::Release,
+    Kind::Sleep,
+    Kind::Asleep,
+    Kind::Wake,
+    Kind::Manifest,
+    Kind::Fork,
+    Kind::Forked,
 ];
 
 /// The first 28 bytes of a frame.

@@ -18,6 +18,7 @@ mod convert;
 mod decoder;
 mod error;
 mod frame;
+mod group;
 pub mod message;
 
 pub use batch::{BatchPart, MAX_BATCH, batch_of, encode_member};
@@ -25,3 +26,4 @@ pub use convert::{Nowhere, Places, request_of, request_to_frame, response_of};
 pub use decoder::{Decoder, WireError};
 pub use error::MessageError;
 pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};
+pub use group::MAX_WORKERS;

@@ -170,6 +170,44 @@ fn failed() -> message::Failed {
     }
 }
 
+fn manifest() -> message::Manifest {
+    let full = message::Group {
+        name: "Chat".into(),
+        handlers: hello().handlers,
+        gpus: 2,
+        tokens: vec![message::Amount { name: "token".into(), amount: 1 }],
+        min_workers: 1,
+        max_workers: 2,
+        idle_timeout_us: 300_000_000,
+        sleeps: true,
+        environment: vec![message::Header { name: "A".into(), value: "b".into() }],
+        python: "/venv/bin/python".into(),
+        start_timeout_us: 9_000_000,
+        declares_workers: true,
+    };
+    let least = message::Group { name: "default".into(), ..Default::default() };
+    message::Manifest {
+        pid: 4712,
+        token: "secret".into(),
+        groups: vec![full, least],
+        failed: Some(failed()),
+        no_fork: "threads".into(),
+        files: vec!["/app.py".into()],
+    }
+}
+
+fn fork() -> message::Fork {
+    message::Fork {
+        worker: 3,
+        group: "Chat".into(),
+        socket: "/tmp/3.sock".into(),
+        token: "secret".into(),
+        stdout: "/proc/1/fd/5".into(),
+        stderr: "/proc/1/fd/6".into(),
+        environment: vec![message::Header { name: "A".into(), value: "b".into() }],
+    }
+}
+
 fn framed(kind: Kind, flags: u16, id: u64, meta: &impl Message, body: &'static [u8]) -> Frame {
     Frame { flags, body: body.into(), ..Frame::with_meta(kind, id, meta) }
 }
@@ -210,6 +248,12 @@ fn vectors() -> Vec<Frame> {
             &message::Release { object: Some(object()), block: Some(block()), region: 9 },
             b"",
         ),
+        Frame::bare(Kind::Sleep, 0),
+        Frame::bare(Kind::Asleep, 0),
+        Frame::bare(Kind::Wake, 0),
+        framed(Kind::Manifest, 0, 0, &manifest(), b""),
+        framed(Kind::Fork, 0, 0, &fork(), b""),
+        framed(Kind::Forked, 0, 0, &message::Forked { worker: 3, pid: 4713, failed: "no memory".into() }, b""),
     ]
 }
 
@@ -244,6 +288,7 @@ fn every_vector_is_read_as_the_frame_that_it_is() {
     assert_eq!(read(Kind::Request).message::<message::Request>().unwrap(), request());
     assert_eq!(read(Kind::Done).message::<message::Response>().unwrap(), done());
     assert_eq!(read(Kind::Failed).message::<message::Failed>().unwrap(), failed());
+    assert_eq!(read(Kind::Manifest).message::<message::Manifest>().unwrap(), manifest());
     assert_eq!(read(Kind::Batch).message::<message::Batch>().unwrap(), batch());
 }
 
