@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from anyserve._groups import DEFAULT_GROUP, Group
 from anyserve._options import CapabilityValue, check_keys, check_options
 from anyserve.errors import StartError
 from anyserve.handlers import Handler, bind
@@ -34,6 +35,11 @@ class AnyServe:
     def handlers(self) -> tuple[Handler, ...]:
         """One row per capability, in the order of declaration."""
         return tuple(self._handlers)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The app's worker groups, in the order of declaration."""
+        return (Group(DEFAULT_GROUP, self.handlers),) if self._handlers else ()
 
     def capability(  # noqa: PLR0913 - every option is a keyword of its own
         self,
