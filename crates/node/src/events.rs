@@ -1,6 +1,7 @@
 //! What a replica tells whoever started it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyserve_core::{Capability, TensorSpec};
@@ -21,8 +22,18 @@ pub enum Event {
         models: Vec<String>,
         /// What each of them declares as inputs, in the same order; `None` where nothing is declared.
         inputs: Vec<Option<Vec<TensorSpec>>>,
-        /// How many workers there are.
+        /// How many workers are ready.
         workers: u32,
+    },
+    /// A file of the app has changed, and it is loaded again.
+    Reloading {
+        /// The file.
+        path: PathBuf,
+    },
+    /// That has ended.
+    Reloaded {
+        /// Why the earlier workers go on serving, with the traceback; `None` if the new ones do.
+        error: Option<String>,
     },
     /// A signal came: no new connections, what is in flight may finish.
     Draining {

@@ -37,6 +37,9 @@ fn show(event: &Event) {
         Event::Serving { endpoint, models, workers, .. } => {
             say(&format!("serving {} on {endpoint} with {workers} workers", models.join(", ")));
         }
+        Event::Reloading { path } => say(&format!("{} has changed, loading the app again", path.display())),
+        Event::Reloaded { error: None } => say("the app was loaded again"),
+        Event::Reloaded { error: Some(error) } => say(&format!("the app was not loaded again: {error}")),
         Event::Draining { in_flight, grace } => say(&format!("stopping: {in_flight} in flight have {grace:?}")),
         Event::Stopped { aborted } => say(&format!("stopped, {aborted} aborted")),
     }

@@ -28,6 +28,25 @@ pub struct Options {
     /// Worker processes [default: 1]
     #[arg(long, env = "ANYSERVE_WORKERS")]
     pub workers: Option<u32>,
+    /// Tokens that workers share, such as token=2; may be repeated [default: none]
+    #[arg(long, env = "ANYSERVE_RESOURCES", value_name = "NAME=AMOUNT")]
+    #[serde(default, deserialize_with = "weights::of_file")]
+    pub resources: Option<Vec<String>>,
+    /// GPUs that workers share: auto, none, or a list such as 0,1 [default: auto]
+    #[arg(long, env = "ANYSERVE_GPUS")]
+    pub gpus: Option<String>,
+    /// Whether workers are forked off a process that has loaded the app, where that is safe [default: true]
+    #[arg(long, env = "ANYSERVE_FORK", num_args = 0..=1, default_missing_value = "true")]
+    pub fork: Option<bool>,
+    /// Seconds that a worker keeps its resources at least before others may have them [default: 1]
+    #[arg(long, env = "ANYSERVE_MIN_RESIDENCY_S", allow_negative_numbers = true)]
+    pub min_residency_s: Option<f64>,
+    /// Seconds after which a request that waits for resources may have those of busy workers [default: 5]
+    #[arg(long, env = "ANYSERVE_STARVATION_S", allow_negative_numbers = true)]
+    pub starvation_s: Option<f64>,
+    /// Load the app again when one of its files changes; for development
+    #[arg(long, env = "ANYSERVE_RELOAD", num_args = 0..=1, default_missing_value = "true")]
+    pub reload: Option<bool>,
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, env = "ANYSERVE_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -121,6 +140,12 @@ impl Options {
             host: self.host.or(file.host),
             port: self.port.or(file.port),
             workers: self.workers.or(file.workers),
+            resources: self.resources.or(file.resources),
+            gpus: self.gpus.or(file.gpus),
+            fork: self.fork.or(file.fork),
+            min_residency_s: self.min_residency_s.or(file.min_residency_s),
+            starvation_s: self.starvation_s.or(file.starvation_s),
+            reload: self.reload.or(file.reload),
             log_level: self.log_level.or(file.log_level),
             grace_s: self.grace_s.or(file.grace_s),
             config: self.config,

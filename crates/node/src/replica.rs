@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow};
-use anyserve_core::{Directory, LocalObjects, TensorMemory};
+use anyserve_core::{Control, Directory, LocalObjects, Order, TensorMemory};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use anyserve_shm::Regions;
 use anyserve_worker::{Pool, Running, SharedMemory, StartError};
@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::reload::Reloader;
 use crate::signals::Signals;
 use crate::{Event, Options, Settings, logging, objects, store};
 
@@ -94,11 +95,19 @@ async fn until_asked(
     tell: &Tell,
 ) -> Result<()> {
     tokio::select! {
-        ready = workers.ready(settings.workers) => ready.map_err(|error| start_failure(&error))?,
+        ready = workers.ready() => ready.map_err(|error| start_failure(&error))?,
         () = signals.next() => return Ok(()),
     }
-    tell(serving_event(settings, pool, endpoint));
+    tell(serving_event(pool, endpoint));
+    let reloader = settings.reload.then(|| Reloader::start(pool.clone())).transpose()?;
+    let reloads = async {
+        match reloader {
+            Some(reloader) => reloader.run(|event| tell(event)).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
+        () = reloads => Err(anyhow!("the watch on the app's files ended by itself")),
         () = signals.next() => Ok(()),
         ended = serving => Err(anyhow!("the server ended by itself: {ended:?}")),
     }
@@ -114,7 +123,8 @@ async fn drain(
 ) -> Result<Ended> {
     let began = Instant::now();
     tell(Event::Draining { in_flight: pool.in_flight(), grace: settings.grace });
-    pool.refuse();
+    // The order that `anyserve drain` gives; what is in flight is waited for at the port.
+    drop(pool.order(Order::DrainReplica));
     shutdown.cancel();
     let drained = serving.await.context("the server's task failed")?.context("the server failed")?;
     workers.stop(settings.grace.saturating_sub(began.elapsed()).max(LEAST_STOP)).await;
@@ -126,7 +136,7 @@ async fn drain(
     Ok(if aborted == 0 { Ended::Clean } else { Ended::Aborted(aborted) })
 }
 
-fn serving_event(settings: &Settings, pool: &Pool, endpoint: SocketAddr) -> Event {
+fn serving_event(pool: &Pool, endpoint: SocketAddr) -> Event {
     let catalog = pool.catalog();
     let (mut models, mut inputs) = (Vec::new(), Vec::new());
     for entry in &catalog.entries {
@@ -137,7 +147,7 @@ fn serving_event(settings: &Settings, pool: &Pool, endpoint: SocketAddr) -> Even
         }
     }
     let capabilities = catalog.entries.iter().map(|entry| entry.handler.capability.clone()).collect();
-    Event::Serving { endpoint, capabilities, models, inputs, workers: settings.workers }
+    Event::Serving { endpoint, capabilities, models, inputs, workers: pool.ready_workers() }
 }
 
 fn start_failure(error: &StartError) -> Error {

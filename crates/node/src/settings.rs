@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use anyserve_core::Limits;
+use anyserve_core::{Limits, Resources};
 use anyserve_server::{ServerConfig, TlsFiles};
-use anyserve_worker::{PoolConfig, SharedMemory, WorkerEvent};
+use anyserve_worker::{PoolConfig, PoolPolicy, SharedMemory, WorkerEvent};
 
 use crate::objects::ObjectSettings;
 use crate::store::{self, StoreOptions};
-use crate::{Options, weights};
+use crate::{Options, resources, weights};
 
 /// A replica's settings.
 #[derive(Clone, Debug)]
@@ -34,9 +34,14 @@ pub struct Settings {
     pub client_shm: bool,
     /// Where objects are that are not here.
     pub objects: ObjectSettings,
+    /// Whether the app is loaded again when its files change.
+    pub reload: bool,
     python: PathBuf,
     target: String,
     factory: bool,
+    fork: bool,
+    resources: Resources,
+    policy: PoolPolicy,
     start_timeout: Duration,
     ping_timeout: Duration,
     scheduling: Scheduling,
@@ -87,6 +92,10 @@ impl Settings {
             python: options.python.unwrap_or_else(|| "python3".into()),
             target,
             factory: options.factory.unwrap_or(false),
+            fork: options.fork.unwrap_or(true),
+            reload: options.reload.unwrap_or(false),
+            resources: resources::parse(options.resources.as_deref().unwrap_or_default(), options.gpus.as_deref())?,
+            policy: policy(options.min_residency_s, options.starvation_s)?,
             start_timeout: seconds("--start-timeout-s", options.start_timeout_s, 600.0)?,
             ping_timeout: seconds("--ping-timeout-s", options.ping_timeout_s, 10.0)?.max(Duration::from_millis(100)),
         })
@@ -94,13 +103,17 @@ impl Settings {
 
     /// The pool's part of the settings.
     pub fn pool(&self, memory: SharedMemory, on_event: impl Fn(WorkerEvent) + Send + Sync + 'static) -> PoolConfig {
-        let mut arguments: Vec<OsString> = ["-m", "anyserve.worker", "--target", &self.target].map(Into::into).into();
-        arguments.extend(self.factory.then(|| "--factory".into()));
+        let mut target: Vec<OsString> = ["--target", &self.target].map(Into::into).into();
+        target.extend(self.factory.then(|| "--factory".into()));
         PoolConfig {
             program: self.python.clone(),
-            arguments,
+            target,
+            fork: self.fork,
             environment: vec![("PYTHONUNBUFFERED".into(), "1".into())],
             workers: self.workers,
+            resources: self.resources.clone(),
+            policy: self.policy.clone(),
+            grace: self.grace,
             limits: self.server.limits,
             start_timeout: self.start_timeout,
             ping_timeout: self.ping_timeout,
@@ -132,6 +145,14 @@ fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
         token.check().context("--admin-token")?;
     }
     Ok(ServerConfig { limits, server_id, tls: tls(options)?, admin_token, grace, ..ServerConfig::default() })
+}
+
+fn policy(min_residency: Option<f64>, starvation: Option<f64>) -> Result<PoolPolicy> {
+    let default = PoolPolicy::default();
+    Ok(PoolPolicy {
+        min_residency: seconds("--min-residency-s", min_residency, default.min_residency.as_secs_f64())?,
+        starvation: seconds("--starvation-s", starvation, default.starvation.as_secs_f64())?,
+    })
 }
 
 fn scheduling(options: &Options) -> Result<Scheduling> {
@@ -194,7 +215,7 @@ mod tests {
         let settings = Settings::try_new(Options { target: Some("m:app".into()), ..Options::default() }).unwrap();
         assert_eq!((settings.address.to_string().as_str(), settings.workers), ("127.0.0.1:8000", 1));
         let pool = settings.pool(SharedMemory::default(), |_| {});
-        assert_eq!(pool.arguments, ["-m", "anyserve.worker", "--target", "m:app"]);
+        assert_eq!((pool.target, pool.fork), (vec!["--target".into(), "m:app".into()], true));
         let times = [pool.overrun_grace, pool.quarantine_ttl, pool.sequence_idle].map(|time| time.as_secs());
         assert_eq!((times, pool.tenant_weights), ([5, 600, 60], Vec::new()));
         assert_eq!((settings.server.admin_token, settings.client_shm), (None, false));
@@ -213,6 +234,10 @@ mod tests {
         let none = Options::default;
         for (options, part) in [
             (Options { workers: Some(0), ..none() }, "--workers is 0"),
+            (Options { resources: Some(vec!["a".into()]), ..none() }, "--resources 'a'"),
+            (Options { gpus: Some("0,".into()), ..none() }, "--gpus '0,'"),
+            (Options { min_residency_s: Some(-1.0), ..none() }, "--min-residency-s is -1"),
+            (Options { starvation_s: Some(1e9), ..none() }, "--starvation-s is 1000000000"),
             (Options { grace_s: Some(-1.0), ..none() }, "--grace-s is -1"),
             (Options { grace_s: Some(f64::NAN), ..none() }, "--grace-s is NaN"),
             (Options { max_message_mb: Some(0), ..none() }, "--max-message-mb is 0"),

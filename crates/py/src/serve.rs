@@ -30,6 +30,18 @@ struct Given {
     #[pyo3(default)]
     workers: Option<u32>,
     #[pyo3(default)]
+    resources: Option<Vec<String>>,
+    #[pyo3(default)]
+    gpus: Option<String>,
+    #[pyo3(default)]
+    fork: Option<bool>,
+    #[pyo3(default)]
+    min_residency_s: Option<f64>,
+    #[pyo3(default)]
+    starvation_s: Option<f64>,
+    #[pyo3(default)]
+    reload: Option<bool>,
+    #[pyo3(default)]
     log_level: Option<String>,
     #[pyo3(default)]
     grace_s: Option<f64>,
@@ -77,12 +89,18 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 34] = [
     "target",
     "factory",
     "host",
     "port",
     "workers",
+    "resources",
+    "gpus",
+    "fork",
+    "min_residency_s",
+    "starvation_s",
+    "reload",
     "log_level",
     "grace_s",
     "config",
@@ -167,6 +185,14 @@ fn fields<'py>(py: Python<'py>, event: &Event) -> PyResult<(&'static str, Bound<
             fields.set_item("workers", workers)?;
             "serving"
         }
+        Event::Reloading { path } => {
+            fields.set_item("path", path)?;
+            "reloading"
+        }
+        Event::Reloaded { error } => {
+            fields.set_item("error", error)?;
+            "reloaded"
+        }
         Event::Draining { in_flight, grace } => {
             fields.set_item("in_flight", in_flight)?;
             fields.set_item("grace_s", grace.as_secs_f64())?;
@@ -225,6 +251,12 @@ impl From<Given> for Options {
             host: given.host,
             port: given.port,
             workers: given.workers,
+            resources: given.resources,
+            gpus: given.gpus,
+            fork: given.fork,
+            min_residency_s: given.min_residency_s,
+            starvation_s: given.starvation_s,
+            reload: given.reload,
             log_level: given.log_level,
             grace_s: given.grace_s,
             config: given.config,

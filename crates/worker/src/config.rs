@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_core::Limits;
+use anyserve_core::{Limits, Resources};
+use anyserve_sched::PoolPolicy;
 
 use crate::SharedMemory;
 
@@ -15,12 +16,20 @@ use crate::SharedMemory;
 pub struct PoolConfig {
     /// Program of a worker, a Python interpreter as a rule.
     pub program: PathBuf,
-    /// Its arguments; the pool adds `--socket PATH --worker-id N`.
-    pub arguments: Vec<OsString>,
+    /// What a worker serves: `--target module:app`, and `--factory`.
+    pub target: Vec<OsString>,
+    /// Workers may be forked off a process that has loaded the app.
+    pub fork: bool,
     /// Variables set in addition to the runtime's own.
     pub environment: Vec<(OsString, OsString)>,
-    /// Number of workers, at least 1.
+    /// Workers of a group that does not say how many, at least 1.
     pub workers: u32,
+    /// What the workers share.
+    pub resources: Resources,
+    /// Times that keep switching in bounds.
+    pub policy: PoolPolicy,
+    /// Time that what is in flight has when a worker is stopped.
+    pub grace: Duration,
     /// Bounds of frames, queues and streams.
     pub limits: Limits,
     /// Time from a worker's start until it must be ready.
@@ -46,9 +55,9 @@ pub struct PoolConfig {
 /// A worker's state has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerEvent {
-    /// The worker: `worker-0`.
+    /// The worker: `worker-0`, `Chat-1`.
     pub worker: String,
-    /// Its new state: `starting`, `ready`, `draining`, `stopping`, `backing-off`, `stopped`.
+    /// Its new state, as in [`WorkerStatus`](anyserve_core::WorkerStatus), or `stopped`.
     pub state: &'static str,
     /// Its process, if there is one.
     pub pid: Option<u32>,
@@ -56,16 +65,13 @@ pub struct WorkerEvent {
     pub detail: String,
 }
 
-/// Name of the one worker group there is today.
-pub(crate) const DEFAULT_GROUP: &str = "default";
-
 // === impl PoolConfig ===
 
 impl fmt::Debug for PoolConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolConfig")
             .field("program", &self.program)
-            .field("arguments", &self.arguments)
+            .field("target", &self.target)
             .field("workers", &self.workers)
             .finish_non_exhaustive()
     }

@@ -3,13 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
-use anyserve_core::{Code, Error, Handler};
-use anyserve_sched::{
-    Action, Cause, Dispatcher, GroupId, HandlerLimits, Job, Over, SchedConfig, Sending, Slots, Ticket, WorkerId,
-};
+use anyserve_core::{Code, Error};
+use anyserve_sched::{Action, Cause, Dispatcher, Job, Over, Pools, SchedConfig, Sending, Slots, Ticket, WorkerId};
 use anyserve_shm::{Owner, SLOTS};
 use anyserve_wire::{Frame, Kind, message};
 use arc_swap::ArcSwap;
@@ -17,10 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::SharedMemory;
-use crate::config::{PoolConfig, WorkerEvent};
+use crate::config::PoolConfig;
+use crate::fleet::Fleet;
+use crate::group::WorkerGroup;
 use crate::link::{Link, Posted};
 use crate::pending::{Caller, Pending};
-use crate::pool::{FirstStarts, worker_name};
 use crate::routes::Routes;
 
 #[derive(Debug)]
@@ -36,14 +35,24 @@ pub(crate) struct Inner {
     pub(crate) suspicious: AtomicBool,
     pub(crate) earlier_deadline: Notify,
     pub(crate) draining: AtomicBool,
-    pub(crate) restarts: AtomicU64,
-    next_worker: AtomicU32,
+    pub(crate) next_worker: AtomicU32,
+    /// The worker groups: those that requests go to, and what is left of earlier loads of the app.
+    pub(crate) groups: ArcSwap<Vec<Arc<WorkerGroup>>>,
+    /// Taken before `dispatch`, never after it.
+    pub(crate) fleet: Mutex<Fleet>,
+    /// The planner has something to look at.
+    pub(crate) replan: Notify,
+    /// The planner looks again soon, whatever happens.
+    pub(crate) watches: AtomicBool,
+    /// Looks that the planner has taken.
+    pub(crate) plans: watch::Sender<u64>,
+    /// Held while the app is loaded again.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
+    pub(crate) started: Instant,
     /// Hashes what requests of one batch share; its key is this process's own.
     pub(crate) batch_hash: RandomState,
     /// What the workers' processes are called in logs and explanations.
     pub(crate) names: Mutex<HashMap<WorkerId, String>>,
-    pub(crate) states: Mutex<Vec<&'static str>>,
-    pub(crate) first: watch::Sender<FirstStarts>,
 }
 
 #[derive(Debug)]
@@ -51,9 +60,6 @@ pub(crate) struct Dispatch {
     pub(crate) machine: Dispatcher<Pending>,
     links: Links,
     memory: SharedMemory,
-    pub(crate) group: GroupId,
-    /// What every worker must announce, from the first one's hello on.
-    handlers: Option<Vec<Arc<Handler>>>,
     /// The instant that the deadline task sleeps until.
     armed: Option<Instant>,
     /// Reused by every event, so that a request costs no allocation here.
@@ -75,19 +81,16 @@ pub(crate) struct After {
 // === impl Inner ===
 
 impl Inner {
-    pub(crate) fn new(config: PoolConfig, first: watch::Sender<FirstStarts>) -> Self {
-        let mut machine = Dispatcher::new(sched_config(&config));
-        let group = machine.add_group([]);
+    pub(crate) fn new(config: PoolConfig) -> Self {
+        let machine = Dispatcher::new(sched_config(&config));
         let dispatch = Dispatch {
             machine,
             links: Links::default(),
             memory: config.memory.clone(),
-            group,
-            handlers: None,
             armed: None,
             actions: Vec::new(),
         };
-        let workers = usize::try_from(config.workers).unwrap_or(usize::MAX);
+        let pools = Pools::new(config.resources.clone(), config.policy.clone());
         Self {
             config,
             dispatch: Mutex::new(dispatch),
@@ -97,20 +100,17 @@ impl Inner {
             suspicious: AtomicBool::new(false),
             earlier_deadline: Notify::new(),
             draining: AtomicBool::new(false),
-            restarts: AtomicU64::new(0),
             next_worker: AtomicU32::new(1),
+            groups: ArcSwap::default(),
+            fleet: Mutex::new(Fleet::new(pools)),
+            replan: Notify::new(),
+            watches: AtomicBool::new(false),
+            plans: watch::Sender::new(0),
+            reloading: tokio::sync::Mutex::default(),
+            started: Instant::now(),
             batch_hash: RandomState::new(),
             names: Mutex::default(),
-            states: Mutex::new(vec!["starting"; workers]),
-            first,
         }
-    }
-
-    /// A number for a new process of the worker at this place.
-    pub(crate) fn number_worker(&self, index: u32) -> WorkerId {
-        let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::Relaxed));
-        self.names.lock().insert(worker, worker_name(index));
-        worker
     }
 
     /// Hands a request to the machine.
@@ -156,64 +156,45 @@ impl Inner {
         link.flush_soon();
     }
 
-    /// A greeted worker's handlers. The first worker's become the replica's.
-    ///
-    /// # Errors
-    /// A sentence about the difference, if they are not what the others announced.
-    pub(crate) fn announce(&self, handlers: Vec<Handler>) -> Result<(), String> {
-        let mut dispatch = self.dispatch.lock();
-        if let Some(known) = &dispatch.handlers {
-            return same_handlers(known, &handlers);
-        }
-        let handlers: Vec<_> = handlers.into_iter().map(Arc::new).collect();
-        let limits = handlers.iter().map(|handler| self.limits_of(handler));
-        dispatch.group = dispatch.machine.add_group(limits);
-        self.routes.store(Arc::new(Routes::new(dispatch.group, &handlers)));
-        dispatch.handlers = Some(handlers);
-        Ok(())
-    }
-
-    fn limits_of(&self, handler: &Handler) -> HandlerLimits {
-        let own = handler.max_queue.and_then(|len| usize::try_from(len).ok());
-        HandlerLimits {
-            concurrency: handler.concurrency,
-            max_queue: own.unwrap_or(self.config.limits.max_queue),
-            max_batch: usize::try_from(handler.max_batch_size.max(1)).unwrap_or(1),
-            max_delay: handler.max_delay,
-            idempotent: handler.idempotent,
-            sequence: handler.sequence,
-        }
-    }
-
     /// A worker takes requests from now on.
-    pub(crate) fn publish(&self, link: &Arc<Link>, credits: u32) {
+    pub(crate) fn publish(&self, link: &Arc<Link>, group: &WorkerGroup, credits: u32) {
         let most = slots() - anyserve_sched::MAX_PREFETCH;
         let ((), after) = self.event(|dispatch, now| {
             dispatch.links.0.insert(link.worker, Arc::clone(link));
-            let (group, credits) = (dispatch.group, credits.min(most));
-            dispatch.machine.worker_ready(group, link.worker, credits, now, &mut dispatch.actions);
+            dispatch.machine.worker_ready(group.id, link.worker, credits.min(most), now, &mut dispatch.actions);
+            group.count_ready(&dispatch.machine.load(group.id));
         });
         after.finish();
         self.publish_catalog();
     }
 
     /// A worker takes no more requests.
-    pub(crate) fn withdraw(&self, worker: WorkerId) {
+    pub(crate) fn withdraw(&self, worker: WorkerId, group: &WorkerGroup) {
         let mut dispatch = self.dispatch.lock();
-        let group = dispatch.group;
-        dispatch.machine.worker_draining(group, worker);
+        dispatch.machine.worker_draining(group.id, worker);
+        group.count_ready(&dispatch.machine.load(group.id));
         drop(dispatch);
         self.publish_catalog();
     }
 
+    /// A worker that has nothing to do goes to sleep.
+    pub(crate) fn rest(&self, worker: WorkerId, group: &WorkerGroup) {
+        let mut dispatch = self.dispatch.lock();
+        dispatch.links.0.remove(&worker);
+        if let Err(error) = dispatch.machine.worker_rests(group.id, worker) {
+            tracing::warn!(worker = self.name_of(worker), %error, "goes to sleep all the same");
+        }
+    }
+
     /// A worker's process is dead.
-    pub(crate) fn bury(&self, worker: WorkerId, cause: Cause) {
+    pub(crate) fn bury(&self, worker: WorkerId, group: &WorkerGroup, cause: Cause) {
         self.disown(worker);
         let ((), after) = self.event(|dispatch, now| {
             self.names.lock().remove(&worker);
             let Some(link) = dispatch.links.0.remove(&worker) else { return };
-            let (group, started) = (dispatch.group, |ticket, slot| link.had_started(ticket, slot));
-            dispatch.machine.worker_gone(group, worker, cause, started, now, &mut dispatch.actions);
+            let started = |ticket, slot| link.had_started(ticket, slot);
+            dispatch.machine.worker_gone(group.id, worker, cause, started, now, &mut dispatch.actions);
+            group.count_ready(&dispatch.machine.load(group.id));
         });
         after.finish();
         self.publish_catalog();
@@ -226,16 +207,16 @@ impl Inner {
         }
     }
 
-    /// Workers keep dying: nothing waits for them any more.
-    pub(crate) fn down_if_empty(&self, why: &str) {
+    /// Workers of a group keep dying: nothing waits for them any more.
+    pub(crate) fn down_if_empty(&self, group: &WorkerGroup, why: &str) {
         let error = Error::new(Code::Unavailable, format!("no worker is running: {why}"));
         let ((), after) = self.event(|dispatch, now| {
-            let group = dispatch.group;
-            if dispatch.machine.load(group).workers == 0 {
-                dispatch.machine.group_down(group, &error, now, &mut dispatch.actions);
+            if dispatch.machine.load(group.id).workers == 0 {
+                dispatch.machine.group_down(group.id, &error, now, &mut dispatch.actions);
             }
         });
         after.finish();
+        self.publish_catalog();
     }
 
     /// Feeds the machine with one event and carries out what it says, as far as that goes under its lock.
@@ -260,7 +241,10 @@ impl Inner {
 
     pub(crate) fn publish_catalog(&self) {
         let dispatch = self.dispatch.lock();
-        let ready = dispatch.machine.load(dispatch.group).workers > 0;
+        let ready = |group: &WorkerGroup| {
+            let load = dispatch.machine.load(group.id);
+            group.is_loaded() && (load.workers > 0 || group.is_on_demand() && !load.down)
+        };
         let draining = self.draining.load(Ordering::Acquire);
         let version = *self.version.borrow() + 1;
         self.catalog.store(Arc::new(self.routes.load().catalog(ready, draining, version)));
@@ -269,15 +253,6 @@ impl Inner {
 
     pub(crate) fn live_requests(&self) -> usize {
         self.dispatch.lock().machine.live_requests()
-    }
-
-    /// Notes a worker's state and tells whoever listens.
-    pub(crate) fn tell(&self, index: u32, state: &'static str, pid: Option<u32>, detail: String) {
-        let place = usize::try_from(index).unwrap_or(usize::MAX);
-        if let Some(own) = self.states.lock().get_mut(place) {
-            *own = state;
-        }
-        (self.config.on_event)(WorkerEvent { worker: worker_name(index), state, pid, detail });
     }
 }
 
@@ -385,17 +360,4 @@ impl After {
             payload.fail(error);
         }
     }
-}
-
-/// Every worker of a group serves the same; what a request finds must not depend on who gets it.
-fn same_handlers(known: &[Arc<Handler>], new: &[Handler]) -> Result<(), String> {
-    if known.len() == new.len() && known.iter().zip(new).all(|(own, new)| **own == *new) {
-        return Ok(());
-    }
-    let differs = new.iter().enumerate().find(|(place, new)| known.get(*place).is_none_or(|own| **own != **new));
-    let which = differs.map_or("fewer of them".to_owned(), |(_, handler)| format!("first {}", handler.capability));
-    Err(format!(
-        "it announced other handlers than the workers before it ({which}): an app must define the same capabilities, \
-         with the same options, each time it is loaded"
-    ))
 }

@@ -11,7 +11,6 @@ use anyserve_sched::{Job, Outlook, Verdict, WorkerId};
 use crate::dispatch::{Dispatch, Inner};
 use crate::fingerprint;
 use crate::pending::Parcel;
-use crate::pool::group_name;
 use crate::routes::{Route, Routes};
 use crate::service::{Choice, check};
 use crate::wishes::Wishes;
@@ -44,8 +43,8 @@ impl Inner {
             check_explained(request, &route)?;
             let wishes = Wishes::of(request, &route.handler, now)?;
             let fingerprint = self.fingerprint_of(request, &route);
-            let job = Job { fingerprint, ..wishes.job(route.group, route.index) };
-            Ok((route.index, self.ask(|dispatch| dispatch.machine.outlook(&job, now))))
+            let job = Job { fingerprint, ..wishes.job(route.group.id, route.index) };
+            Ok((route.place, self.ask(|dispatch| dispatch.machine.outlook(&job, now))))
         });
         match decided {
             Ok((index, outlook)) => Chosen { index: Some(index), decision: self.decision(outlook.verdict) },
@@ -57,7 +56,7 @@ impl Inner {
         let place = u32::try_from(route.index).ok()?;
         let parcel = || {
             let (max, memory) = (self.config.limits.max_meta, &self.config.memory);
-            Parcel::try_new(&mut request.clone(), place, max, memory, Vec::new()).ok()
+            Parcel::try_new(&mut request.clone(), (route.group.id, place), max, memory, Vec::new()).ok()
         };
         self.is_suspicious().then(parcel)?.as_ref().map(fingerprint::of)
     }
@@ -80,12 +79,11 @@ impl Inner {
     ) -> Option<Candidate> {
         let route = routes.get(index)?;
         let wishes = Wishes::of(request, &route.handler, now).ok();
-        let job =
-            wishes.as_ref().map_or(Job::new(route.group, route.index), |wishes| wishes.job(route.group, route.index));
-        let (outlook, load) =
-            self.ask(|dispatch| (dispatch.machine.outlook(&job, now), dispatch.machine.load(route.group)));
+        let id = route.group.id;
+        let job = wishes.as_ref().map_or(Job::new(id, route.index), |wishes| wishes.job(id, route.index));
+        let (outlook, load) = self.ask(|dispatch| (dispatch.machine.outlook(&job, now), dispatch.machine.load(id)));
         Some(Candidate {
-            group: group_name(),
+            group: route.group.name().to_owned(),
             capability: route.handler.capability.to_string(),
             function: route.handler.function.clone(),
             verdict,
@@ -100,9 +98,10 @@ impl Inner {
     }
 
     fn health(&self, route: &Route, outlook: &Outlook) -> &'static str {
-        let load = self.ask(|dispatch| dispatch.machine.load(route.group));
+        let load = self.ask(|dispatch| dispatch.machine.load(route.group.id));
         match load {
             _ if self.is_draining() => "draining",
+            _ if !route.group.is_loaded() => "unloaded",
             _ if load.down => "down",
             _ if load.workers == 0 => "starting",
             _ if outlook.queued >= outlook.max_queue => "saturated",
@@ -114,7 +113,7 @@ impl Inner {
     pub(crate) fn capability_loads(&self) -> Vec<CapabilityLoad> {
         let routes = self.routes.load();
         let load = |dispatch: &Dispatch, route: &Route| {
-            let (queued, max_queue) = dispatch.machine.queued(route.group, route.index);
+            let (queued, max_queue) = dispatch.machine.queued(route.group.id, route.index);
             let model = route.handler.model_name();
             CapabilityLoad { model, queued, max_queue, saturated: queued >= max_queue }
         };
@@ -126,7 +125,7 @@ impl Inner {
         let (routes, now) = (self.routes.load(), Instant::now());
         let shown = |record: anyserve_sched::Record| Quarantined {
             fingerprint: record.fingerprint,
-            model: routes.get(record.handler).map_or_else(String::new, |route| route.handler.model_name()),
+            model: routes.of(record.group, record.handler).map_or_else(String::new, |route| route.handler.model_name()),
             deaths: record.deaths,
             refused: record.refused,
             remaining: record.until.saturating_duration_since(now),

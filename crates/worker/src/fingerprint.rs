@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::pending::Parcel;
 
-/// The fingerprint of a request: of its handler, its inputs and its parameters. Id, headers and deadline don't count, so
+/// The fingerprint of a request: of its group, its handler, its inputs and its parameters. Id, headers and deadline don't count, so
 /// that the same request sent again has the same one.
 ///
 /// It is keyed by a number of this process, so that nobody outside can make a harmless request share the fingerprint of a
@@ -19,6 +19,7 @@ use crate::pending::Parcel;
 pub(crate) fn of(parcel: &Parcel) -> Fingerprint {
     static KEY: OnceLock<u64> = OnceLock::new();
     let mut hash = Xxh3::with_seed(*KEY.get_or_init(|| RandomState::new().hash_one(0)));
+    hash.update(&parcel.group.0.to_le_bytes());
     hash.update(&parcel.handler.to_le_bytes());
     hash.update(&what_counts(parcel).encode_to_vec());
     for input in &parcel.inputs {
@@ -40,6 +41,7 @@ mod tests {
     use super::*;
     use crate::SharedMemory;
     use anyserve_core::{Expects, Parameter, Query, Request, Tensor};
+    use anyserve_sched::GroupId;
     use bytes::Bytes;
 
     fn parcel(id: &str, data: &'static [u8], parameters: &[(&str, i64)]) -> Parcel {
@@ -64,7 +66,7 @@ mod tests {
             deadline: None,
             expects: Expects::One,
         };
-        Parcel::try_new(&mut request, 3, 1 << 20, &SharedMemory::default(), Vec::new()).unwrap()
+        Parcel::try_new(&mut request, (GroupId(0), 3), 1 << 20, &SharedMemory::default(), Vec::new()).unwrap()
     }
 
     #[test]

@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use anyserve_core::{Error, Handler, Limits};
-use anyserve_sched::WorkerId;
+use anyserve_sched::{GroupId, WorkerId};
 use anyserve_shm::{Owner, Plane, SlotTable};
 use anyserve_wire::{Frame, Kind, message};
 use std::sync::Arc;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
 
-use crate::far::FarCall;
-use crate::link::{FrameReader, Link, LinkError};
+use crate::link::{FrameReader, Link, LinkEnds, LinkError};
 
 /// What a connection came to.
 pub(crate) enum Greeting {
@@ -24,7 +22,7 @@ pub(crate) enum Greeting {
 /// A worker that said hello and is ready.
 pub(crate) struct Greeted {
     pub(crate) link: Arc<Link>,
-    pub(crate) far: mpsc::Receiver<FarCall>,
+    pub(crate) ends: LinkEnds,
     pub(crate) handlers: Vec<Handler>,
     pub(crate) concurrency: u32,
 }
@@ -34,6 +32,7 @@ pub(crate) struct Greeted {
 pub(crate) struct Host {
     pub(crate) token: String,
     pub(crate) worker: WorkerId,
+    pub(crate) group: GroupId,
     pub(crate) slots: std::path::PathBuf,
     pub(crate) limits: Limits,
     pub(crate) plane: Option<Plane>,
@@ -60,9 +59,13 @@ impl Host {
         let slots = slot_table(&self.slots)?;
         let welcome = message::Welcome { plane: self.attach()?, ..self.welcome() };
         write(&stream, &Frame::with_meta(Kind::Welcome, 0, &welcome)).await?;
-        expect(&next(&mut reader, &stream).await?, Kind::Ready)?;
-        let (link, far) = Link::new(self.worker, stream, slots);
-        Ok(Greeting::Worker(Greeted { link, far, handlers, concurrency: hello.concurrency.max(1) }))
+        let started = next(&mut reader, &stream).await?;
+        if started.kind == Kind::Failed {
+            return Ok(Greeting::Failed(started.message::<message::Failed>()?.into()));
+        }
+        expect(&started, Kind::Ready)?;
+        let (link, ends) = Link::new((self.worker, self.group), stream, slots);
+        Ok(Greeting::Worker(Greeted { link, ends, handlers, concurrency: hello.concurrency.max(1) }))
     }
 
     fn check(&self, hello: &message::Hello) -> Result<(), LinkError> {
@@ -146,7 +149,7 @@ mod tests {
 
     fn host(dir: &tempfile::TempDir) -> Host {
         let slots = dir.path().join("slots");
-        Host { token: "secret".into(), worker: WorkerId(7), slots, limits: Limits::default(), plane: None }
+        Host { token: "secret".into(), worker: WorkerId(7), group: GroupId(0), slots, limits: Limits::default(), plane: None }
     }
 
     fn hello(token: &str, worker: u32, handlers: &[Handler]) -> Frame {

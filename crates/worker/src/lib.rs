@@ -11,12 +11,17 @@
 //!                                                                            restart, drain, one per worker
 //! ```
 
+mod app;
+mod birth;
 mod config;
+mod control;
 mod deadline;
 mod dispatch;
 mod explain;
 mod far;
 mod fingerprint;
+mod fleet;
+mod group;
 mod handshake;
 mod lifecycle;
 mod link;
@@ -25,18 +30,23 @@ mod objects;
 mod outbox;
 mod output;
 mod pending;
+mod planner;
 mod pool;
 mod process;
 mod receive;
 mod references;
 mod regions;
+mod reload;
 mod routes;
 mod service;
 mod statistics;
+mod status;
 mod stream;
 mod supervisor;
+mod template;
 mod wishes;
 
+pub use anyserve_sched::PoolPolicy;
 pub use config::{PoolConfig, WorkerEvent};
 pub use lifecycle::{Action, Event, Lifecycle, UnexpectedEvent};
 pub use memory::SharedMemory;

@@ -13,16 +13,25 @@
 //!
 //!          Starting ──Drain──► Stopping ──Exited──► Stopped
 //!          Ready ──Drain──► Draining ──Exited──► Stopped;  Draining ──GraceOver──► Stopping
+//!
+//!          Ready ──Sleep──► Finishing ──Idle──► FallingAsleep ──Slept──► Asleep ──Wake──► Waking ──Ready──► Ready
+//!
+//!          Finishing, FallingAsleep, Asleep ──Exited──► Stopped;  a failure of theirs ──► Stopping
+//!          Finishing, FallingAsleep, Asleep ──Drain──► Draining
+//!          Waking: as Starting
 //! ```
+//!
+//! A worker that goes to sleep gives its resources up: if it dies then it is gone, and not started again beside whoever
+//! has them now.
 
 use std::time::Duration;
 
 /// What can happen to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It said hello and is ready for requests.
+    /// It said hello and is ready for requests, or it is awake again.
     Ready,
-    /// It did not become ready in time.
+    /// It did not become ready, or did not fall asleep, in time.
     StartTimeout,
     /// It has been ready for so long that its last crash is no longer held against it.
     Settled,
@@ -36,10 +45,18 @@ pub enum Event {
     Exited,
     /// The time to wait before the next start is over.
     BackoffOver,
-    /// The replica leaves: finish what is in flight.
+    /// It is to leave: finish what is in flight.
     Drain,
     /// The time to finish is over.
     GraceOver,
+    /// It is to give its resources back and stay alive.
+    Sleep,
+    /// Nothing that it was given is in flight any more.
+    Idle,
+    /// It has given its resources back.
+    Slept,
+    /// It may take its resources again.
+    Wake,
 }
 
 /// What the supervisor is to do.
@@ -59,6 +76,12 @@ pub enum Action {
     Spawn,
     /// It is gone for good.
     Finish,
+    /// Give it no more requests.
+    Withhold,
+    /// Tell it to sleep.
+    PutToSleep,
+    /// Tell it to wake.
+    Rouse,
 }
 
 /// An event that cannot happen in this state.
@@ -83,6 +106,10 @@ enum State {
     Ready { failures: u32 },
     Replacing { failures: u32 },
     BackingOff { failures: u32 },
+    Finishing,
+    FallingAsleep,
+    Asleep,
+    Waking,
     Draining,
     Stopping,
     Stopped,
@@ -111,8 +138,18 @@ impl Lifecycle {
             | State::Ready { failures }
             | State::Replacing { failures }
             | State::BackingOff { failures } => failures,
-            State::Draining | State::Stopping | State::Stopped => 0,
+            _ => 0,
         }
+    }
+
+    /// Whether it may still be told to leave.
+    pub fn can_drain(&self) -> bool {
+        !matches!(self.state, State::Draining | State::Stopping | State::Stopped)
+    }
+
+    /// Whether it takes no more requests and waits for its last ones to end before it sleeps.
+    pub fn waits_for_idle(&self) -> bool {
+        self.state == State::Finishing
     }
 
     /// Takes an event in.
@@ -120,38 +157,10 @@ impl Lifecycle {
     /// # Errors
     /// [`UnexpectedEvent`] if it cannot happen now; nothing changes then.
     pub fn on(&mut self, event: Event) -> Result<Action, UnexpectedEvent> {
-        use Event as E;
-        use State as S;
-        let (next, action) = match (self.state, event) {
-            (S::Starting { failures }, E::Ready) => (S::Ready { failures }, Action::Publish),
-            (
-                S::Starting { failures } | S::Ready { failures },
-                E::StartTimeout | E::Unresponsive | E::Overrun | E::Broken,
-            ) if fits(self.state, event) => (S::Replacing { failures }, Action::Kill),
-            (S::Starting { failures } | S::Ready { failures } | S::Replacing { failures }, E::Exited) => {
-                (S::BackingOff { failures: failures + 1 }, Action::Restart(backoff(failures)))
-            }
-            (S::Ready { .. }, E::Settled) => (S::Ready { failures: 0 }, Action::Nothing),
-            (S::BackingOff { failures }, E::BackoffOver) => (S::Starting { failures }, Action::Spawn),
-            (S::Ready { .. }, E::Drain) => (S::Draining, Action::Withdraw),
-            (S::Starting { .. } | S::Replacing { .. }, E::Drain)
-            | (S::Draining, E::GraceOver | E::Unresponsive | E::Overrun) => (S::Stopping, Action::Kill),
-            // A draining worker closes its socket when it is done; its exit follows.
-            (S::Draining, E::Broken) => (S::Draining, Action::Nothing),
-            (S::BackingOff { .. }, E::Drain) | (S::Draining | S::Stopping, E::Exited) => (S::Stopped, Action::Finish),
-            (state, event) => return Err(UnexpectedEvent { state: state.name(), event }),
-        };
-        self.state = next;
+        let next = self.state.running(event).or_else(|| self.state.resting(event)).or_else(|| self.state.leaving(event));
+        let (state, action) = next.ok_or(UnexpectedEvent { state: self.state.name(), event })?;
+        self.state = state;
         Ok(action)
-    }
-}
-
-/// Whether a failure of a living process belongs to the state: only a start can time out, only a ready worker is pinged.
-fn fits(state: State, event: Event) -> bool {
-    match event {
-        Event::StartTimeout => matches!(state, State::Starting { .. }),
-        Event::Unresponsive | Event::Overrun => matches!(state, State::Ready { .. }),
-        _ => true,
     }
 }
 
@@ -164,12 +173,73 @@ fn backoff(failures: u32) -> Duration {
 // === impl State ===
 
 impl State {
+    /// What follows in a worker that is to serve.
+    fn running(self, event: Event) -> Option<(Self, Action)> {
+        use Event as E;
+        Some(match (self, event) {
+            (Self::Starting { failures }, E::Ready) => (Self::Ready { failures }, Action::Publish),
+            (Self::Starting { failures }, E::StartTimeout | E::Broken)
+            | (Self::Ready { failures }, E::Unresponsive | E::Overrun | E::Broken) => {
+                (Self::Replacing { failures }, Action::Kill)
+            }
+            (Self::Starting { failures } | Self::Ready { failures } | Self::Replacing { failures }, E::Exited) => {
+                (Self::BackingOff { failures: failures + 1 }, Action::Restart(backoff(failures)))
+            }
+            (Self::Ready { .. }, E::Settled) => (Self::Ready { failures: 0 }, Action::Nothing),
+            (Self::BackingOff { failures }, E::BackoffOver) => (Self::Starting { failures }, Action::Spawn),
+            _ => return None,
+        })
+    }
+
+    /// What follows in a worker that goes to sleep, sleeps, or wakes.
+    fn resting(self, event: Event) -> Option<(Self, Action)> {
+        use Event as E;
+        Some(match (self, event) {
+            (Self::Ready { .. }, E::Sleep) => (Self::Finishing, Action::Withhold),
+            (Self::Finishing, E::Idle) => (Self::FallingAsleep, Action::PutToSleep),
+            (Self::FallingAsleep, E::Slept) => (Self::Asleep, Action::Nothing),
+            (Self::Asleep, E::Wake) => (Self::Waking, Action::Rouse),
+            (Self::Waking, E::Ready) => (Self::Ready { failures: 0 }, Action::Publish),
+            (Self::Waking, E::StartTimeout | E::Unresponsive | E::Broken) => {
+                (Self::Replacing { failures: 0 }, Action::Kill)
+            }
+            (Self::Waking, E::Exited) => (Self::BackingOff { failures: 1 }, Action::Restart(backoff(0))),
+            (Self::FallingAsleep, E::StartTimeout)
+            | (Self::Finishing | Self::FallingAsleep | Self::Asleep, E::Unresponsive | E::Overrun | E::Broken) => {
+                (Self::Stopping, Action::Kill)
+            }
+            (Self::Finishing | Self::FallingAsleep | Self::Asleep, E::Exited) => (Self::Stopped, Action::Finish),
+            _ => return None,
+        })
+    }
+
+    /// What follows in a worker that leaves.
+    fn leaving(self, event: Event) -> Option<(Self, Action)> {
+        use Event as E;
+        Some(match (self, event) {
+            (Self::Ready { .. } | Self::Finishing | Self::FallingAsleep | Self::Asleep, E::Drain) => {
+                (Self::Draining, Action::Withdraw)
+            }
+            (Self::Starting { .. } | Self::Replacing { .. } | Self::Waking, E::Drain)
+            | (Self::Draining, E::GraceOver | E::Unresponsive | E::Overrun) => (Self::Stopping, Action::Kill),
+            // A draining worker closes its socket when it is done; its exit follows. One that was falling asleep may say so.
+            (Self::Draining, E::Broken | E::Slept) => (Self::Draining, Action::Nothing),
+            (Self::BackingOff { .. }, E::Drain) | (Self::Draining | Self::Stopping, E::Exited) => {
+                (Self::Stopped, Action::Finish)
+            }
+            _ => return None,
+        })
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Starting { .. } => "starting",
             Self::Ready { .. } => "ready",
             Self::Replacing { .. } => "replacing",
             Self::BackingOff { .. } => "backing-off",
+            Self::Finishing | Self::FallingAsleep => "falling-asleep",
+            Self::Asleep => "asleep",
+            Self::Waking => "waking",
             Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
@@ -181,7 +251,7 @@ impl State {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 10] = [
+    const EVENTS: [Event; 14] = [
         Event::Ready,
         Event::StartTimeout,
         Event::Settled,
@@ -192,23 +262,106 @@ mod tests {
         Event::BackoffOver,
         Event::Drain,
         Event::GraceOver,
+        Event::Sleep,
+        Event::Idle,
+        Event::Slept,
+        Event::Wake,
     ];
 
     /// What every state makes of every event, in the order of `EVENTS`; a dot is a refusal.
-    const TABLE: [(State, [&str; 10]); 7] = [
+    const TABLE: [(State, [&str; 14]); 11] = [
         (
             State::Starting { failures: 1 },
-            ["ready", "replacing", ".", ".", ".", "replacing", "backing-off", ".", "stopping", "."],
+            ["ready", "replacing", ".", ".", ".", "replacing", "backing-off", ".", "stopping", ".", ".", ".", ".", "."],
         ),
         (
             State::Ready { failures: 1 },
-            [".", ".", "ready", "replacing", "replacing", "replacing", "backing-off", ".", "draining", "."],
+            [
+                ".",
+                ".",
+                "ready",
+                "replacing",
+                "replacing",
+                "replacing",
+                "backing-off",
+                ".",
+                "draining",
+                ".",
+                "falling-asleep",
+                ".",
+                ".",
+                ".",
+            ],
         ),
-        (State::Replacing { failures: 1 }, [".", ".", ".", ".", ".", ".", "backing-off", ".", "stopping", "."]),
-        (State::BackingOff { failures: 1 }, [".", ".", ".", ".", ".", ".", ".", "starting", "stopped", "."]),
-        (State::Draining, [".", ".", ".", "stopping", "stopping", "draining", "stopped", ".", ".", "stopping"]),
-        (State::Stopping, [".", ".", ".", ".", ".", ".", "stopped", ".", ".", "."]),
-        (State::Stopped, [".", ".", ".", ".", ".", ".", ".", ".", ".", "."]),
+        (
+            State::Replacing { failures: 1 },
+            [".", ".", ".", ".", ".", ".", "backing-off", ".", "stopping", ".", ".", ".", ".", "."],
+        ),
+        (
+            State::BackingOff { failures: 1 },
+            [".", ".", ".", ".", ".", ".", ".", "starting", "stopped", ".", ".", ".", ".", "."],
+        ),
+        (
+            State::Finishing,
+            [
+                ".",
+                ".",
+                ".",
+                "stopping",
+                "stopping",
+                "stopping",
+                "stopped",
+                ".",
+                "draining",
+                ".",
+                ".",
+                "falling-asleep",
+                ".",
+                ".",
+            ],
+        ),
+        (
+            State::FallingAsleep,
+            [
+                ".", "stopping", ".", "stopping", "stopping", "stopping", "stopped", ".", "draining", ".", ".", ".",
+                "asleep", ".",
+            ],
+        ),
+        (
+            State::Asleep,
+            [
+                ".", ".", ".", "stopping", "stopping", "stopping", "stopped", ".", "draining", ".", ".", ".", ".",
+                "waking",
+            ],
+        ),
+        (
+            State::Waking,
+            [
+                "ready",
+                "replacing",
+                ".",
+                "replacing",
+                ".",
+                "replacing",
+                "backing-off",
+                ".",
+                "stopping",
+                ".",
+                ".",
+                ".",
+                ".",
+                ".",
+            ],
+        ),
+        (
+            State::Draining,
+            [
+                ".", ".", ".", "stopping", "stopping", "draining", "stopped", ".", ".", "stopping", ".", ".",
+                "draining", ".",
+            ],
+        ),
+        (State::Stopping, [".", ".", ".", ".", ".", ".", "stopped", ".", ".", ".", ".", ".", ".", "."]),
+        (State::Stopped, ["."; 14]),
     ];
 
     #[test]
@@ -240,6 +393,17 @@ mod tests {
         assert_eq!(waits[11], 30_000);
         life.on(Event::Ready).unwrap();
         life.on(Event::Settled).unwrap();
+        assert_eq!(life.on(Event::Exited), Ok(Action::Restart(Duration::ZERO)));
+    }
+
+    #[test]
+    fn one_that_dies_asleep_is_gone_and_one_that_dies_while_it_wakes_is_started_again() {
+        let mut life = Lifecycle::starting();
+        for event in [Event::Ready, Event::Sleep, Event::Idle, Event::Slept] {
+            life.on(event).unwrap();
+        }
+        assert_eq!(life.clone().on(Event::Exited), Ok(Action::Finish));
+        assert_eq!(life.on(Event::Wake), Ok(Action::Rouse));
         assert_eq!(life.on(Event::Exited), Ok(Action::Restart(Duration::ZERO)));
     }
 }

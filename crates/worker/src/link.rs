@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
-use anyserve_sched::{Sending, Ticket, WorkerId};
+use anyserve_sched::{GroupId, Sending, Ticket, WorkerId};
 use anyserve_shm::{Owner, Phase, SlotTable};
 use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message};
 use bytes::{Bytes, BytesMut};
@@ -27,6 +27,7 @@ const PINGS: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
+    pub(crate) group: GroupId,
     stream: UnixStream,
     slots: SlotTable,
     /// `parking_lot` and never held across an await: every hold is a few copies and at most one non-blocking write.
@@ -42,6 +43,17 @@ pub(crate) struct Link {
     overrun: CancellationToken,
     /// What its handlers ask of others than this process.
     far: mpsc::Sender<FarCall>,
+    /// What it says of itself after its start, for its supervisor: that it sleeps, or is awake again.
+    said: mpsc::Sender<Kind>,
+    /// Told when it has answered for everything that it got.
+    idle: Notify,
+}
+
+/// Where the other ends of a link's channels are.
+#[derive(Debug)]
+pub(crate) struct LinkEnds {
+    pub(crate) far: mpsc::Receiver<FarCall>,
+    pub(crate) said: mpsc::Receiver<Kind>,
 }
 
 /// A request as it is sent.
@@ -79,10 +91,12 @@ pub(crate) enum LinkError {
 // === impl Link ===
 
 impl Link {
-    pub(crate) fn new(worker: WorkerId, stream: UnixStream, slots: SlotTable) -> (Arc<Self>, mpsc::Receiver<FarCall>) {
+    pub(crate) fn new((worker, group): (WorkerId, GroupId), stream: UnixStream, slots: SlotTable) -> (Arc<Self>, LinkEnds) {
         let (far, calls) = mpsc::channel(MAX_FAR_CALLS);
+        let (said, heard) = mpsc::channel(1);
         let link = Self {
             worker,
+            group,
             stream,
             slots,
             outbox: Mutex::default(),
@@ -92,8 +106,10 @@ impl Link {
             useful: AtomicBool::new(false),
             overrun: CancellationToken::new(),
             far,
+            said,
+            idle: Notify::new(),
         };
-        (Arc::new(link), calls)
+        (Arc::new(link), LinkEnds { far: calls, said: heard })
     }
 
     /// The worker, as the object plane knows it.
@@ -167,7 +183,9 @@ impl Link {
 
     pub(crate) fn release(&self, slot: u32) {
         self.slots.release(place(slot));
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
+        if self.unanswered.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle.notify_one();
+        }
     }
 
     /// Whether the request's handler had started; may be asked after the worker's death.
@@ -192,6 +210,24 @@ impl Link {
     /// Whether the worker has answered for everything that it got.
     pub(crate) fn is_idle(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed) == 0
+    }
+
+    /// Waits until the worker has answered for everything that it got.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn idle(&self) {
+        while !self.is_idle() {
+            self.idle.notified().await;
+        }
+    }
+
+    /// The worker says that it sleeps, or is awake.
+    ///
+    /// # Errors
+    /// It says more than it is asked for.
+    pub(crate) fn says(&self, kind: Kind) -> Result<(), LinkError> {
+        self.said.try_send(kind).map_err(|_| LinkError::Protocol(format!("a {kind:?} frame that nobody asked for")))
     }
 
     /// Leaves the writing to the writer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyserve_core::{Destination, Error, Fingerprint, Parameter, Request, Response};
-use anyserve_sched::Payload;
+use anyserve_sched::{GroupId, Payload};
 use anyserve_shm::BlockId;
 use anyserve_wire::request_to_frame;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::stream::Part;
 /// A request as it goes to a worker; kept until it is over, so that it can be sent again.
 #[derive(Debug)]
 pub(crate) struct Parcel {
+    pub(crate) group: GroupId,
     pub(crate) handler: u32,
     /// `message::Request` without what is known only when it is sent.
     pub(crate) meta: Bytes,
@@ -84,7 +85,7 @@ impl Parcel {
     /// `INVALID_INPUT` if everything but the tensors' bytes is larger than a frame's metadata may be.
     pub(crate) fn try_new(
         request: &mut Request,
-        handler: u32,
+        (group, handler): (GroupId, u32),
         max_meta: usize,
         memory: &SharedMemory,
         held: Vec<Bytes>,
@@ -105,7 +106,7 @@ impl Parcel {
         }
         let blocks = frame.places.iter().filter_map(block_of).collect();
         let destinations = std::mem::take(&mut request.destinations);
-        Ok(Self { handler, meta: meta.into(), inputs, blocks, destinations, _held: held })
+        Ok(Self { group, handler, meta: meta.into(), inputs, blocks, destinations, _held: held })
     }
 
     /// The bytes that go over the socket.

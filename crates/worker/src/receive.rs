@@ -26,6 +26,7 @@ impl Inner {
                 Kind::Pong => link.pong(),
                 Kind::Done | Kind::Failed => flush |= self.finished(link, frame)?,
                 Kind::Put | Kind::Sealed | Kind::Get | Kind::Release => flush |= self.object(link, &frame)?,
+                Kind::Asleep | Kind::Ready => link.says(frame.kind)?,
                 kind => return Err(LinkError::Protocol(format!("a {kind:?} frame after its start"))),
             }
         }
@@ -67,7 +68,7 @@ impl Inner {
         let (outcome, compute, ran) = self.outcome_of(link, frame)?;
         let took = ran.then_some(compute);
         let (finished, mut after) = self.event(|dispatch, now| {
-            let (group, out) = (dispatch.group, &mut dispatch.actions);
+            let (group, out) = (link.group, &mut dispatch.actions);
             let finished = dispatch.machine.finished(group, link.worker, ticket, took, now, out);
             finished.inspect(|finished| link.release(finished.slot))
         });

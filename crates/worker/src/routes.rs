@@ -5,14 +5,17 @@ use std::sync::Arc;
 use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Query};
 use anyserve_sched::GroupId;
 
+use crate::group::WorkerGroup;
 use crate::statistics::Counters;
 
 /// A handler and where its workers are.
 #[derive(Debug)]
 pub(crate) struct Route {
-    pub(crate) group: GroupId,
+    pub(crate) group: Arc<WorkerGroup>,
     /// Its place in the group's handler table.
     pub(crate) index: usize,
+    /// Its place in the catalog.
+    pub(crate) place: usize,
     pub(crate) handler: Arc<Handler>,
     pub(crate) version: String,
     pub(crate) counters: Arc<Counters>,
@@ -37,14 +40,21 @@ pub(crate) struct Candidates<'a> {
 // === impl Routes ===
 
 impl Routes {
-    /// The routes to one group's handlers.
-    pub(crate) fn new(group: GroupId, handlers: &[Arc<Handler>]) -> Self {
-        let route = |(index, handler): (usize, &Arc<Handler>)| {
-            let (handler, version) = (Arc::clone(handler), handler.version());
-            Arc::new(Route { group, index, handler, version, counters: Arc::default() })
+    /// The routes to these groups' handlers. What was counted of a capability before goes on.
+    pub(crate) fn new(groups: &[Arc<WorkerGroup>], before: &Self) -> Self {
+        let rows = groups.iter().flat_map(|group| group.handlers.iter().enumerate().map(move |row| (group, row)));
+        let route = |(place, (group, (index, handler))): (usize, (&Arc<WorkerGroup>, (usize, &Arc<Handler>)))| {
+            let (handler, version, counters) = (Arc::clone(handler), handler.version(), before.counters(handler));
+            Arc::new(Route { group: Arc::clone(group), index, place, handler, version, counters })
         };
-        let routes = handlers.iter().enumerate().map(route).collect();
-        Self { routes, index: Index::new(handlers.iter().map(|handler| &handler.capability)) }
+        let routes: Vec<_> = rows.enumerate().map(route).collect();
+        let index = Index::new(routes.iter().map(|route| &route.handler.capability));
+        Self { routes, index }
+    }
+
+    fn counters(&self, handler: &Handler) -> Arc<Counters> {
+        let same = self.routes.iter().find(|route| route.handler.capability == handler.capability);
+        same.map(|route| Arc::clone(&route.counters)).unwrap_or_default()
     }
 
     /// The routes that a query comes to: the most specific matches of the asked-for version. Where no match is of that
@@ -77,8 +87,13 @@ impl Routes {
         Error::new(Code::NoCapability, message)
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&Arc<Route>> {
-        self.routes.get(index)
+    pub(crate) fn get(&self, place: usize) -> Option<&Arc<Route>> {
+        self.routes.get(place)
+    }
+
+    /// The route to a handler of a group.
+    pub(crate) fn of(&self, group: GroupId, index: usize) -> Option<&Route> {
+        self.all().find(|route| route.group.id == group && route.index == index)
     }
 
     /// Every route, in the order of the catalog.
@@ -96,8 +111,11 @@ impl Routes {
     }
 
     /// The catalog that these routes make.
-    pub(crate) fn catalog(&self, ready: bool, draining: bool, version: u64) -> Catalog {
-        let entry = |route: &Arc<Route>| CatalogEntry { handler: Arc::clone(&route.handler), ready };
+    pub(crate) fn catalog(&self, ready: impl Fn(&WorkerGroup) -> bool, draining: bool, version: u64) -> Catalog {
+        let entry = |route: &Arc<Route>| CatalogEntry {
+            handler: Arc::clone(&route.handler),
+            ready: ready(&route.group),
+        };
         Catalog { entries: self.routes.iter().map(entry).collect(), draining, version }
     }
 }
@@ -120,13 +138,16 @@ fn at(routes: &[Arc<Route>], place: u32) -> &Arc<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyserve_core::Value;
+    use crate::app::App;
+    use crate::config::PoolConfig;
+    use anyserve_core::{GroupSpec, Value};
 
     fn routes(capabilities: &[&[(&str, &str)]]) -> Routes {
         let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Value::Text((*value).to_owned()));
-        let handler =
-            |pairs: &&[(&str, &str)]| Arc::new(Handler::new(Capability::try_new(pairs.iter().map(pair)).unwrap()));
-        Routes::new(GroupId(0), &capabilities.iter().map(handler).collect::<Vec<_>>())
+        let handler = |pairs: &&[(&str, &str)]| Handler::new(Capability::try_new(pairs.iter().map(pair)).unwrap());
+        let spec = GroupSpec::new("default", capabilities.iter().map(handler).collect());
+        let group = WorkerGroup::new(GroupId(0), spec, &App::for_tests(), &PoolConfig::for_tests());
+        Routes::new(&[Arc::new(group)], &Routes::default())
     }
 
     fn candidates(routes: &Routes, query: &Query, version: &str) -> Vec<usize> {

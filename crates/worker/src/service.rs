@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::{
     Catalog, Changed, Code, Directory, Error, Expects, Explanation, Fingerprint, Handler, Quarantined, Reply, Request,
-    Snapshot, Statistics, WorkerCount, batch_key, check_request,
+    Snapshot, Statistics, batch_key, check_request,
 };
-use anyserve_sched::{Job, Ticket};
+use anyserve_sched::{GroupLoad, Job, Ticket};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatch::Inner;
 use crate::fingerprint;
+use crate::group::WorkerGroup;
 use crate::pending::{Caller, Echo, Parcel, Pending};
-use crate::pool::{Pool, group_name};
+use crate::pool::Pool;
 use crate::references;
 use crate::routes::{Route, Routes};
 use crate::stream::ResponseStream;
@@ -48,7 +49,7 @@ impl Pool {
     /// Dropping the future, or the stream of the reply, cancels the request.
     pub async fn infer(&self, mut request: Request) -> Result<Reply, Error> {
         let arrived = Instant::now();
-        let route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
+        let mut route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
         route.counters.arrived();
         let held = match self.inner.prepare(&mut request, &route.handler).await {
             Ok(held) => held,
@@ -57,6 +58,11 @@ impl Pool {
                 return Err(error);
             }
         };
+        if route.group.is_retired() {
+            // The app was loaded again while its objects were brought.
+            route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
+            check(&request, &route.handler)?;
+        }
         if route.handler.stream {
             self.stream(request, held, &route, arrived)
         } else {
@@ -146,7 +152,7 @@ impl Inner {
         let (now, first) = (Instant::now(), routes[0]);
         // What is wrong with its wishes is said when it is queued.
         let Ok(wishes) = Wishes::of(request, &first.handler, now) else { return first };
-        let (job, of) = (wishes.job(first.group, first.index), routes.iter().map(|route| (route.group, route.index)));
+        let (job, of) = (wishes.job(first.group.id, first.index), routes.iter().map(|route| (route.group.id, route.index)));
         let of: Vec<_> = of.collect();
         let chosen = match choice {
             Choice::Take => self.dispatch.lock().machine.shortest(&of, &job, now),
@@ -184,13 +190,15 @@ impl Inner {
         let batch = batch_key(&request, &route.handler, &self.batch_hash);
         let place = u32::try_from(route.index).expect("a handler table is far shorter");
         let (max_meta, memory) = (self.config.limits.max_meta, &self.config.memory);
-        let parcel = Parcel::try_new(&mut request, place, max_meta, memory, held)?;
+        let parcel = Parcel::try_new(&mut request, (route.group.id, place), max_meta, memory, held)?;
         let batch = batch.filter(|_| parcel.meta.len() <= MAX_BATCHED_META);
         let fingerprint = self.is_suspicious().then(|| fingerprint::of(&parcel));
         let echo = Echo::of(&mut request, &route.version);
-        let job = Job { bytes, batch, fingerprint, ..wishes.job(route.group, route.index) };
+        let job = Job { bytes, batch, fingerprint, ..wishes.job(route.group.id, route.index) };
         let pending = Pending::new(parcel, caller, echo, Arc::clone(&route.counters), arrived);
-        self.submit(&job, pending)
+        let ticket = self.submit(&job, pending)?;
+        self.nudge(&route.group);
+        Ok(ticket)
     }
 }
 
@@ -204,24 +212,21 @@ impl Directory for Pool {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (load, retries, quarantined) = self.inner.ask(|dispatch| {
+        let groups = self.inner.groups.load();
+        let (loads, retries, quarantined) = self.inner.ask(|dispatch| {
             let machine = &dispatch.machine;
-            (machine.load(dispatch.group), machine.retries(), machine.quarantined(Instant::now()).len() as u64)
+            let loads: Vec<_> = groups.iter().map(|group| machine.load(group.id)).collect();
+            (loads, machine.retries(), machine.quarantined(Instant::now()).len() as u64)
         });
-        let count = |count: usize| vec![(group_name(), count as u64)];
-        let mut workers: Vec<WorkerCount> = Vec::new();
-        for state in self.inner.states.lock().iter().copied() {
-            match workers.iter_mut().find(|known| known.state == state) {
-                Some(known) => known.count += 1,
-                None => workers.push(WorkerCount { group: group_name(), state, count: 1 }),
-            }
-        }
-        let restarts = vec![(group_name(), self.inner.restarts.load(Ordering::Relaxed))];
+        let named = |of: fn(&GroupLoad) -> usize| {
+            groups.iter().zip(&loads).map(|(group, load)| (group.name().to_owned(), of(load) as u64)).collect()
+        };
+        let restarts = |group: &Arc<WorkerGroup>| (group.name().to_owned(), group.restarts.load(Ordering::Relaxed));
         Snapshot {
-            queued: count(load.queued),
-            in_flight: count(load.in_flight),
-            workers,
-            restarts,
+            queued: named(|load| load.queued),
+            in_flight: named(|load| load.in_flight),
+            workers: self.inner.worker_counts(),
+            restarts: groups.iter().map(restarts).collect(),
             capabilities: self.inner.capability_loads(),
             retries: retries.sent,
             retries_refused: retries.refused,

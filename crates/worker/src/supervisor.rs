@@ -4,27 +4,28 @@
 //! the actions out.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyserve_sched::{Cause, WorkerId};
+use anyserve_sched::{Cause, PlaceEvent, WorkerId};
 use anyserve_wire::{Frame, Kind};
 use tokio::net::UnixListener;
-use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::birth::{Birth, random_token};
 use crate::dispatch::Inner;
+use crate::fleet::{Station, Wish};
 use crate::handshake::{Greeted, Greeting, Host};
 use crate::lifecycle::{Action, Event, Lifecycle};
-use crate::link::{Link, LinkError};
+use crate::link::{Link, LinkEnds, LinkError};
 use crate::output::log_lines;
-use crate::pool::{StartError, worker_name};
-use crate::process::{Process, Spawner};
+use crate::pool::{Nursery, StartError};
+use crate::process::Process;
 
 /// A run of this length makes a worker's earlier crashes forgotten.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -36,14 +37,14 @@ const DOWN_AFTER: u32 = 3;
 const MAX_GREETINGS: usize = 16;
 
 pub(crate) struct Supervisor {
-    index: u32,
+    station: Station,
     pool: Arc<Inner>,
-    directory: PathBuf,
-    spawner: Spawner,
-    drain: CancellationToken,
+    nursery: Nursery,
     kill: CancellationToken,
     life: Lifecycle,
     has_been_ready: bool,
+    /// Time that it has to leave once it is asked to, if there is a bound.
+    grace: Option<Duration>,
 }
 
 /// One process, from its spawn to its end.
@@ -54,6 +55,9 @@ struct Run {
     host: Host,
     greetings: JoinSet<Result<Greeting, LinkError>>,
     link: Option<Arc<Link>>,
+    /// Requests that it runs at the same time.
+    credits: u32,
+    said: Option<mpsc::Receiver<Kind>>,
     io: JoinSet<LinkError>,
     output: JoinSet<()>,
     /// When the start times out, then when the worker is settled.
@@ -61,6 +65,8 @@ struct Run {
     last_word: String,
     /// The worker closed its socket, as one does that dies.
     closed: bool,
+    /// It leaves and nothing is left to finish.
+    may_leave: bool,
 }
 
 /// What a run waits for.
@@ -70,6 +76,9 @@ enum Happened {
     Greeted(Result<Greeting, LinkError>),
     LinkEnded(LinkError),
     TimerOver(Event),
+    Said(Kind),
+    Wished(Wish),
+    Idle,
     Drain,
     Kill,
 }
@@ -77,18 +86,11 @@ enum Happened {
 // === impl Supervisor ===
 
 impl Supervisor {
-    pub(crate) fn new(
-        index: u32,
-        pool: Arc<Inner>,
-        directory: PathBuf,
-        spawner: Spawner,
-        (drain, kill): (CancellationToken, CancellationToken),
-    ) -> Self {
-        let life = Lifecycle::starting();
-        Self { index, pool, directory, spawner, drain, kill, life, has_been_ready: false }
+    pub(crate) fn new(station: Station, pool: Arc<Inner>, nursery: Nursery, kill: CancellationToken) -> Self {
+        Self { station, pool, nursery, kill, life: Lifecycle::starting(), has_been_ready: false, grace: None }
     }
 
-    /// Keeps the worker alive until the replica leaves.
+    /// Keeps the worker alive until it is to leave.
     pub(crate) async fn run(mut self) {
         loop {
             let wait = match self.start().await {
@@ -97,75 +99,71 @@ impl Supervisor {
             };
             let Some(wait) = wait else { break };
             tokio::select! {
-                () = tokio::time::sleep(wait) => self.on(Event::BackoffOver),
-                () = self.drain.cancelled() => {
+                () = tokio::time::sleep(wait) => _ = self.on(Event::BackoffOver),
+                () = self.station.leave.cancelled() => {
                     self.on(Event::Drain);
                     break;
                 }
             };
-            self.pool.restarts.fetch_add(1, Ordering::Relaxed);
+            self.station.group.restarts.fetch_add(1, Ordering::Relaxed);
         }
         self.tell(None, "");
+        self.pool.report(self.station.place, PlaceEvent::Gone);
+    }
+
+    fn name(&self) -> &str {
+        &self.station.name
     }
 
     /// Feeds the lifecycle. An event that does not fit is a race between two ends of the same process, and harmless.
     fn on(&mut self, event: Event) -> Action {
         self.life.on(event).unwrap_or_else(|unexpected| {
-            tracing::debug!(worker = worker_name(self.index), %unexpected, "event ignored");
+            tracing::debug!(worker = self.name(), %unexpected, "event ignored");
             Action::Nothing
         })
     }
 
     fn tell(&self, pid: Option<u32>, detail: &str) {
-        self.pool.tell(self.index, self.life.name(), pid, detail.to_owned());
+        self.pool.tell(self.station.place, self.life.name(), pid, detail);
     }
 
     async fn start(&mut self) -> io::Result<Run> {
-        let worker = self.pool.number_worker(self.index);
-        let socket = self.directory.join(format!("{}.sock", worker.0));
-        let slots = self.directory.join(format!("{}.slots", worker.0));
+        let worker = self.pool.number_worker(&self.station);
+        let socket = self.nursery.directory.join(format!("{}.sock", worker.0));
+        let slots = self.nursery.directory.join(format!("{}.slots", worker.0));
         let token = random_token()?;
         let listener = UnixListener::bind(&socket)?;
-        let mut command = self.command(&socket, worker);
-        command.env("ANYSERVE_WORKER_TOKEN", &token);
-        let (process, stdout, stderr) = self.spawner.spawn(command).await?;
+        let birth = Birth { config: &self.pool.config, station: &self.station, worker, socket: &socket, token: &token };
+        let (process, stdout, stderr) = birth.begin(&self.nursery.spawner).await?;
         let mut output = JoinSet::new();
-        output.spawn(log_lines(stdout, worker_name(self.index), "stdout"));
-        output.spawn(log_lines(stderr, worker_name(self.index), "stderr"));
+        output.spawn(log_lines(stdout, self.name().to_owned(), "stdout"));
+        output.spawn(log_lines(stderr, self.name().to_owned(), "stderr"));
         self.tell(Some(process.id()), "");
+        let (limits, plane) = (self.pool.config.limits, self.pool.config.memory.plane.clone());
         Ok(Run {
             worker,
             process,
             listener: Some(listener),
-            host: Host {
-                token,
-                worker,
-                slots,
-                limits: self.pool.config.limits,
-                plane: self.pool.config.memory.plane.clone(),
-            },
+            host: Host { token, worker, group: self.station.group.id, slots, limits, plane },
             greetings: JoinSet::new(),
             link: None,
+            credits: 1,
+            said: None,
             io: JoinSet::new(),
             output,
-            timer: Some((Instant::now() + self.pool.config.start_timeout, Event::StartTimeout)),
+            timer: Some((Instant::now() + self.start_timeout(), Event::StartTimeout)),
             last_word: String::new(),
             closed: false,
+            may_leave: false,
         })
     }
 
-    fn command(&self, socket: &std::path::Path, worker: WorkerId) -> Command {
-        let config = &self.pool.config;
-        let mut command = Command::new(&config.program);
-        command.args(&config.arguments).arg("--socket").arg(socket).arg("--worker-id").arg(worker.0.to_string());
-        // The workers run the users' code, which is none of the operator's business.
-        command.env_remove("ANYSERVE_ADMIN_TOKEN");
-        command.envs(config.environment.iter().map(|(name, value)| (name, value)));
-        command
+    fn start_timeout(&self) -> Duration {
+        self.station.group.spec.start_timeout.unwrap_or(self.pool.config.start_timeout)
     }
 
     fn not_started(&mut self, error: &io::Error) -> Option<Duration> {
-        let program = self.pool.config.program.display().to_string();
+        let program = self.station.group.program(&self.pool.config).display().to_string();
         let message =
             format!("the worker's program '{program}' cannot be started ({error}); give another with --python");
         self.failed_start(StartError { message, traceback: String::new() });
@@ -175,30 +173,32 @@ impl Supervisor {
     /// Watches one process to its end. Returns the time to wait before the next one, or `None` for no next one.
     async fn supervise(&mut self, mut run: Run) -> Option<Duration> {
         loop {
-            let happened = run.wait(&self.drain, &self.kill, &self.life).await;
+            let happened = run.wait(&mut self.station, &self.kill, &self.life).await;
             let event = match happened {
                 Happened::Exited(status) => return self.exited(run, status).await,
                 Happened::Connected(stream) => {
                     run.greetings.spawn(run.host.clone().greet(stream));
                     continue;
                 }
+                Happened::Wished(Wish::Hurry(grace)) => {
+                    self.grace = Some(grace);
+                    continue;
+                }
                 Happened::Greeted(greeting) => match self.greeted(&mut run, greeting) {
                     Some(event) => event,
                     None => continue,
                 },
-                Happened::LinkEnded(error) => {
-                    run.last_word = with_causes(&error);
-                    match error {
-                        LinkError::Unresponsive(_) => Event::Unresponsive,
-                        LinkError::Overrun => Event::Overrun,
-                        LinkError::Closed | LinkError::Io(_) => {
-                            run.closed = true;
-                            Event::Broken
-                        }
-                        _ => Event::Broken,
-                    }
-                }
+                Happened::LinkEnded(error) => run.link_ended(&error),
                 Happened::TimerOver(event) => event,
+                Happened::Said(Kind::Asleep) => Event::Slept,
+                Happened::Said(_) => Event::Ready,
+                Happened::Wished(Wish::Sleep) => Event::Sleep,
+                Happened::Wished(Wish::Wake) => Event::Wake,
+                Happened::Idle if self.life.waits_for_idle() => Event::Idle,
+                Happened::Idle => {
+                    Self::leave_soon(&mut run);
+                    continue;
+                }
                 Happened::Drain => Event::Drain,
                 Happened::Kill => Event::GraceOver,
             };
@@ -207,12 +207,14 @@ impl Supervisor {
     }
 
     fn act(&mut self, run: &mut Run, event: Event) {
-        run.timer = None;
         self.settle(run);
         let before = self.life.name();
         let action = self.on(event);
+        if action != Action::Nothing || self.life.name() != before {
+            run.timer = None;
+        }
         if event == Event::StartTimeout {
-            run.last_word = format!("it was not ready within {:?}", self.pool.config.start_timeout);
+            run.last_word = format!("it was not {} within {:?}", if before == "falling-asleep" { "asleep" } else { "ready" }, self.start_timeout());
         }
         if self.life.name() != before {
             self.tell(Some(run.process.id()), &run.last_word);
@@ -220,14 +222,24 @@ impl Supervisor {
         match action {
             Action::Kill => run.process.kill(),
             Action::Withdraw => self.withdraw(run),
-            Action::Publish => {
-                run.timer = Some((Instant::now() + SETTLED, Event::Settled));
-                // Told before it counts: who waits for the last worker hears of it first.
-                self.pool.first.send_modify(|first| first.ready += u32::from(!self.has_been_ready));
-                self.has_been_ready = true;
-            }
+            Action::Withhold => self.pool.withdraw(run.worker, &self.station.group),
+            Action::PutToSleep => self.put_to_sleep(run),
+            Action::Rouse => self.order(run, Kind::Wake),
+            Action::Publish => self.publish(run),
             Action::Nothing | Action::Restart(_) | Action::Spawn | Action::Finish => {}
         }
+        self.report();
+    }
+
+    /// The planner hears of what has become of its worker.
+    fn report(&self) {
+        let event = match self.life.name() {
+            "ready" => PlaceEvent::Ready,
+            "asleep" => PlaceEvent::Asleep,
+            "replacing" | "backing-off" => PlaceEvent::Failing,
+            _ => return,
+        };
+        self.pool.report(self.station.place, event);
     }
 
     /// A worker that has run a request to its end has started well, whatever becomes of it.
@@ -238,20 +250,46 @@ impl Supervisor {
     }
 
     fn withdraw(&self, run: &mut Run) {
-        self.pool.withdraw(run.worker);
+        self.pool.withdraw(run.worker, &self.station.group);
         let Some(link) = &run.link else { return };
         link.push(&Frame::bare(Kind::Drain, 0));
         link.flush();
-        if link.is_idle() {
-            // Nothing is left to finish; what keeps it is a thread of the app's own, which nobody waits for.
-            run.timer = Some((Instant::now() + LEAVE, Event::GraceOver));
+        run.timer = self.grace.map(|grace| (Instant::now() + grace, Event::GraceOver));
+    }
+
+    /// Nothing is left to finish: what keeps it is its `on_stop`, or a thread of the app's that nobody waits for.
+    fn leave_soon(run: &mut Run) {
+        let by = Instant::now() + LEAVE;
+        run.timer = Some((run.timer.map_or(by, |(at, _)| at.min(by)), Event::GraceOver));
+        run.may_leave = true;
+    }
+
+    fn put_to_sleep(&self, run: &mut Run) {
+        self.pool.rest(run.worker, &self.station.group);
+        self.order(run, Kind::Sleep);
+    }
+
+    /// Sends an order that takes as long as a start at most.
+    fn order(&self, run: &mut Run, kind: Kind) {
+        if let Some(link) = &run.link {
+            link.push(&Frame::bare(kind, 0));
+            link.flush();
+        }
+        run.timer = Some((Instant::now() + self.start_timeout(), Event::StartTimeout));
+    }
+
+    fn publish(&mut self, run: &mut Run) {
+        run.timer = Some((Instant::now() + SETTLED, Event::Settled));
+        self.has_been_ready = true;
+        if let Some(link) = &run.link {
+            self.pool.publish(link, &self.station.group, run.credits);
         }
     }
 
     fn greeted(&mut self, run: &mut Run, greeting: Result<Greeting, LinkError>) -> Option<Event> {
         match greeting {
-            Ok(Greeting::Worker(greeted)) => match self.pool.announce(greeted.handlers.clone()) {
-                Ok(()) => Some(self.publish(run, greeted)),
+            Ok(Greeting::Worker(greeted)) => match self.station.group.check_handlers(&greeted.handlers) {
+                Ok(()) => Some(self.attach(run, greeted)),
                 Err(why) => {
                     run.last_word = why;
                     Some(Event::Broken)
@@ -260,25 +298,21 @@ impl Supervisor {
             Ok(Greeting::Failed(error)) => {
                 run.last_word.clone_from(&error.message);
                 let traceback = error.traceback.unwrap_or_default();
-                if self.has_been_ready {
-                    tracing::error!(
-                        worker = worker_name(self.index),
-                        reason = run.last_word,
-                        "cannot start\n{traceback}"
-                    );
+                if self.station.group.app.is_settled() {
+                    tracing::error!(worker = self.name(), reason = run.last_word, "cannot start\n{traceback}");
                 }
                 self.failed_start(StartError { message: error.message, traceback });
                 None
             }
             Err(error) => {
-                tracing::warn!(worker = worker_name(self.index), reason = with_causes(&error), "connection refused");
+                tracing::warn!(worker = self.name(), reason = with_causes(&error), "connection refused");
                 None
             }
         }
     }
 
-    fn publish(&mut self, run: &mut Run, greeted: Greeted) -> Event {
-        let Greeted { link, far, concurrency, .. } = greeted;
+    fn attach(&mut self, run: &mut Run, greeted: Greeted) -> Event {
+        let Greeted { link, ends: LinkEnds { far, said }, concurrency, .. } = greeted;
         run.listener = None;
         run.greetings.abort_all();
         let (pool, limits, own) = (Arc::clone(&self.pool), self.pool.config.limits, Arc::clone(&link));
@@ -290,14 +324,13 @@ impl Supervisor {
         let own = Arc::clone(&link);
         run.io.spawn(async move { own.overrun().await });
         run.io.spawn(Arc::clone(&self.pool).answer_far(Arc::clone(&link), far));
-        self.pool.publish(&link, concurrency);
-        run.link = Some(link);
+        (run.link, run.credits, run.said) = (Some(link), concurrency, Some(said));
         Event::Ready
     }
 
     async fn exited(&mut self, mut run: Run, status: io::Result<ExitStatus>) -> Option<Duration> {
         self.settle(&run);
-        self.pool.bury(run.worker, self.cause(&run));
+        self.pool.bury(run.worker, &self.station.group, self.cause(&run));
         // What it had printed is in the pipes still.
         let rest = async { while run.output.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
@@ -311,12 +344,12 @@ impl Supervisor {
         run.io.shutdown().await;
         run.greetings.shutdown().await;
         self.pool.disown(run.worker);
-        for path in [&run.host.slots, &self.directory.join(format!("{}.sock", run.worker.0))] {
+        for path in [&run.host.slots, &self.nursery.directory.join(format!("{}.sock", run.worker.0))] {
             let _ = std::fs::remove_file(path);
         }
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let why = if run.last_word.is_empty() { status } else { format!("{}; {status}", run.last_word) };
-        if !self.has_been_ready {
+        if !self.has_been_ready && self.life.can_drain() {
             self.failed_start(StartError {
                 message: format!("the worker did not start: {why}"),
                 traceback: String::new(),
@@ -333,23 +366,24 @@ impl Supervisor {
 
     fn after_exit(&mut self, why: &str) -> Option<Duration> {
         let Action::Restart(wait) = self.on(Event::Exited) else { return None };
-        tracing::warn!(worker = worker_name(self.index), reason = why, wait_ms = wait.as_millis(), "worker ended");
+        tracing::warn!(worker = self.name(), reason = why, wait_ms = wait.as_millis(), "worker ended");
         self.tell(None, why);
+        self.report();
         if self.life.failures() >= DOWN_AFTER {
-            self.pool.down_if_empty(why);
+            self.pool.down_if_empty(&self.station.group, why);
         }
         Some(wait)
     }
 
-    /// The first reason counts; later ones follow from it.
+    /// A process of it has not become ready.
     fn failed_start(&self, error: StartError) {
+        let group = &self.station.group;
         if !self.has_been_ready {
-            self.pool.first.send_if_modified(|first| {
-                first.failed.is_none() && {
-                    first.failed = Some(error);
-                    true
-                }
-            });
+            if !group.is_on_demand() {
+                group.app.fail(&error);
+            }
+            group.failed(error);
+            self.pool.publish_catalog();
         }
     }
 }
@@ -361,11 +395,11 @@ impl Run {
     ///
     /// # Cancel safety
     /// Safe.
-    async fn wait(&mut self, drain: &CancellationToken, kill: &CancellationToken, life: &Lifecycle) -> Happened {
-        let Self { process, listener, greetings, io, timer, .. } = self;
+    async fn wait(&mut self, station: &mut Station, kill: &CancellationToken, life: &Lifecycle) -> Happened {
+        let Self { process, listener, greetings, io, timer, link, said, may_leave, .. } = self;
         let timer = *timer;
-        let can_drain = !matches!(life.name(), "draining" | "stopping");
-        let can_kill = life.name() == "draining";
+        let Station { wishes, leave, .. } = station;
+        let (can_drain, can_kill) = (life.can_drain(), life.name() == "draining");
         let room = greetings.len() < MAX_GREETINGS;
         tokio::select! {
             biased;
@@ -378,9 +412,25 @@ impl Run {
                 Err(error) => Happened::Greeted(Err(LinkError::Protocol(error.to_string()))),
             },
             stream = accept(listener.as_ref()), if room => Happened::Connected(stream),
+            Some(kind) = hear(said.as_mut()) => Happened::Said(kind),
+            Some(wish) = wishes.recv() => Happened::Wished(wish),
+            () = idle(link.as_deref()), if life.waits_for_idle() || can_kill && !*may_leave => Happened::Idle,
             event = over(timer) => Happened::TimerOver(event),
-            () = drain.cancelled(), if can_drain => Happened::Drain,
+            () = leave.cancelled(), if can_drain => Happened::Drain,
             () = kill.cancelled(), if can_kill => Happened::Kill,
+        }
+    }
+
+    fn link_ended(&mut self, error: &LinkError) -> Event {
+        self.last_word = with_causes(error);
+        match error {
+            LinkError::Unresponsive(_) => Event::Unresponsive,
+            LinkError::Overrun => Event::Overrun,
+            LinkError::Closed | LinkError::Io(_) => {
+                self.closed = true;
+                Event::Broken
+            }
+            _ => Event::Broken,
         }
     }
 
@@ -412,6 +462,19 @@ async fn accept(listener: Option<&UnixListener>) -> tokio::net::UnixStream {
     }
 }
 
+async fn hear(said: Option<&mut mpsc::Receiver<Kind>>) -> Option<Kind> {
+    match said {
+        Some(said) => said.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn idle(link: Option<&Link>) {
+    if let Some(link) = link {
+        link.idle().await;
+    }
+}
+
 async fn over(timer: Option<(Instant, Event)>) -> Event {
     match timer {
         Some((at, event)) => {
@@ -430,12 +493,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// 128 random bits, as hexadecimal digits.
-fn random_token() -> io::Result<String> {
-    use io::Read;
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }

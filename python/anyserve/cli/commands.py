@@ -82,13 +82,30 @@ def root(
 
 
 def _option(name: str, text: str, **limits: Any) -> Any:
-    variable = "ANYSERVE_" + name.removeprefix("--").replace("-", "_").upper()
+    variable = "ANYSERVE_" + name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
     return typer.Option(name, help=text, envvar=variable, show_default=False, **limits)
 
 
 Host = Annotated[str | None, _option("--host", "Address to listen on.  [default: 127.0.0.1]")]
 Port = Annotated[int | None, _option("--port", "Port; 0 takes a free one.  [default: 8000]", min=0, max=MAX_PORT)]
 Workers = Annotated[int | None, _option("--workers", "Worker processes.  [default: 1]", min=1, max=MOST)]
+Resources = Annotated[
+    list[str] | None,
+    _option("--resources", "Tokens that workers share, may be repeated.  [default: none]", metavar="NAME=AMOUNT"),
+]
+Gpus = Annotated[str | None, _option("--gpus", "auto, none, or a list such as 0,1.  [default: auto]")]
+Fork = Annotated[
+    bool | None, _option("--fork/--no-fork", "Fork workers off a process with the app, where safe.  [default: fork]")
+]
+MinResidency = Annotated[
+    float | None,
+    _option("--min-residency-s", "Seconds that a worker keeps its resources at least.  [default: 1]", min=0),
+]
+Starvation = Annotated[
+    float | None,
+    _option("--starvation-s", "Seconds until who waits gets the resources of busy workers.  [default: 5]", min=0),
+]
+Reload = Annotated[bool | None, _option("--reload", "Load the app again when its files change; for development.")]
 LogLevel = Annotated[str | None, _option("--log-level", "error, warn, info, debug or trace.  [default: info]")]
 Grace = Annotated[
     float | None, _option("--grace-s", "Seconds that requests in flight get at a stop.  [default: 30]", min=0)
@@ -168,6 +185,12 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     host: Host = None,
     port: Port = None,
     workers: Workers = None,
+    resources: Resources = None,
+    gpus: Gpus = None,
+    fork: Fork = None,
+    min_residency_s: MinResidency = None,
+    starvation_s: Starvation = None,
+    reload: Reload = None,
     log_level: LogLevel = None,
     grace_s: Grace = None,
     config: Config = None,

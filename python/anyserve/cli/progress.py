@@ -47,7 +47,10 @@ def _print_line(kind: str, event: Mapping[str, Any]) -> None:
 
 def line(kind: str, event: Mapping[str, Any]) -> str:
     """Say an event in one line; empty for one that there is nothing to say about."""
-    texts = {"worker": _worker, "serving": _serving, "draining": _draining, "stopped": _stopped}
+    texts = {
+        "worker": _worker, "serving": _serving, "reloading": _reloading, "reloaded": _reloaded, "draining": _draining,
+        "stopped": _stopped,
+    }  # fmt: skip
     return texts[kind](event) if kind in texts else ""
 
 
@@ -91,6 +94,15 @@ def _sample(datatype: str, shape: Sequence[int]) -> str:
 def _names(models: Sequence[str]) -> str:
     more = len(models) - _MOST_NAMES
     return ", ".join(models[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _reloading(event: Mapping[str, Any]) -> str:
+    return f"{event['path']} has changed, loading the app again"
+
+
+def _reloaded(event: Mapping[str, Any]) -> str:
+    error = event["error"]
+    return "the app was loaded again" if error is None else f"the app was not loaded again, its workers stay: {error}"
 
 
 def _draining(event: Mapping[str, Any]) -> str:

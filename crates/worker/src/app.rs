@@ -1,0 +1,187 @@
+//! One load of the app: its template, its groups, and how its first workers came up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use anyserve_core::{Code, Error, GroupSpec};
+use parking_lot::Mutex;
+
+use crate::dispatch::Inner;
+use crate::group::{WorkerGroup, limits_of, pool_group};
+use crate::pool::{Nursery, StartError};
+use crate::routes::Routes;
+use crate::template::{Manifest, Template, TemplateConfig, TemplateError};
+
+/// One load of the app. The first is number 1; each reload is one more.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) number: u32,
+    /// The process that has loaded it and forks its workers.
+    pub(crate) template: Option<Template>,
+    /// Files that it was loaded from.
+    pub(crate) files: Vec<PathBuf>,
+    /// Some group needs GPUs, so that those that need none are given none.
+    pub(crate) uses_gpus: bool,
+    /// Its first workers are up: what fails from now on is started again.
+    settled: AtomicBool,
+    /// Why they did not come up; the first reason.
+    failed: Mutex<Option<StartError>>,
+}
+
+// === impl App ===
+
+impl App {
+    /// Why its first workers did not come up.
+    pub(crate) fn failure(&self) -> Option<StartError> {
+        self.failed.lock().clone()
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Relaxed)
+    }
+
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Relaxed);
+    }
+
+    /// One of its first workers did not start. Later reasons follow from the first.
+    pub(crate) fn fail(&self, error: &StartError) {
+        if !self.is_settled() {
+            self.failed.lock().get_or_insert_with(|| error.clone());
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        Arc::new(Self::new(1, None, Vec::new()))
+    }
+
+    fn new(number: u32, template: Option<Template>, files: Vec<PathBuf>) -> Self {
+        Self { number, template, files, uses_gpus: false, settled: AtomicBool::new(false), failed: Mutex::default() }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Loads the app and adds its groups, whose workers are started from then on. Requests do not go to them yet.
+    ///
+    /// # Errors
+    /// [`StartError`] if the app cannot be loaded, or its workers need more than there is; nothing has changed then.
+    pub(crate) async fn load_app(&self, nursery: &Nursery, number: u32) -> Result<Vec<Arc<WorkerGroup>>, StartError> {
+        let (config, Nursery { spawner, directory }) = (self.template_config(), nursery);
+        let started = Template::start(spawner, &config, directory, number).await;
+        let (template, manifest) = started.map_err(|error| self.not_loaded(error))?;
+        let Manifest { groups, files, no_fork } = manifest;
+        if let Some(why) = &no_fork {
+            tracing::info!(reason = why, "workers are started anew instead of being forked");
+        }
+        let uses_gpus = groups.iter().any(|group| group.needs.gpus > 0);
+        let template = Some(template).filter(|_| no_fork.is_none());
+        let app = Arc::new(App { uses_gpus, ..App::new(number, template, files) });
+        self.add_groups(&app, groups)
+    }
+
+    fn template_config(&self) -> TemplateConfig {
+        let config = &self.config;
+        TemplateConfig {
+            program: config.program.clone(),
+            target: config.target.clone(),
+            environment: config.environment.clone(),
+            fork: config.fork,
+            limits: config.limits,
+            timeout: config.start_timeout,
+        }
+    }
+
+    fn add_groups(&self, app: &Arc<App>, specs: Vec<GroupSpec>) -> Result<Vec<Arc<WorkerGroup>>, StartError> {
+        let mut fleet = self.fleet.lock();
+        let wanted: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), pool_group(spec, &self.config))).collect();
+        fleet.pools.check(&wanted).map_err(|error| StartError { message: error.to_string(), traceback: String::new() })?;
+        let mut groups = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let limits = limits_of(&spec, self.config.limits.max_queue);
+            let id = self.dispatch.lock().machine.add_group(limits);
+            fleet.pools.add_group(id, pool_group(&spec, &self.config));
+            groups.push(Arc::new(WorkerGroup::new(id, spec, app, &self.config)));
+        }
+        let all: Vec<_> = self.groups.load().iter().chain(&groups).cloned().collect();
+        self.groups.store(Arc::new(all));
+        drop(fleet);
+        self.replan.notify_one();
+        Ok(groups)
+    }
+
+    fn not_loaded(&self, error: TemplateError) -> StartError {
+        let program = self.config.program.display();
+        let (message, traceback) = match error {
+            TemplateError::Failed(error) => (error.message, error.traceback.unwrap_or_default()),
+            TemplateError::Spawn(error) => {
+                let message = format!(
+                    "the worker's program '{program}' cannot be started ({error}); give another with --python"
+                );
+                (message, String::new())
+            }
+            TemplateError::TimedOut(after) => {
+                (format!("the worker did not start: the app was not loaded within {after:?}"), String::new())
+            }
+            error => (format!("the worker did not start: {error}"), String::new()),
+        };
+        StartError { message, traceback }
+    }
+
+    /// Requests go to these groups from now on, and to no others.
+    pub(crate) fn route_to(&self, groups: &[Arc<WorkerGroup>]) {
+        let routes = Routes::new(groups, &self.routes.load());
+        self.routes.store(Arc::new(routes));
+        self.publish_catalog();
+    }
+
+    /// Waits until as many workers of these groups are ready as are always there.
+    ///
+    /// # Errors
+    /// Why the first that did not start did not.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn come_up(&self, groups: &[Arc<WorkerGroup>]) -> Result<(), StartError> {
+        let Some(app) = groups.first().map(|group| Arc::clone(&group.app)) else { return Ok(()) };
+        self.until(|| app.failure().is_some() || groups.iter().all(|group| group.is_up())).await;
+        match app.failure() {
+            Some(error) => Err(error),
+            None => {
+                app.settle();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until something is so, looking at every change of the workers.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn until(&self, is_so: impl Fn() -> bool) {
+        let mut version = self.version.subscribe();
+        loop {
+            version.borrow_and_update();
+            if is_so() {
+                return;
+            }
+            // The sender is this very struct's.
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+// === impl StartError ===
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        let StartError { message, traceback } = error;
+        let error = Self::new(Code::Unavailable, message);
+        if traceback.is_empty() { error } else { error.with_traceback(traceback) }
+    }
+}

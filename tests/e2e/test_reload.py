@@ -1,0 +1,118 @@
+"""An app that is loaded again while it serves."""
+
+import json
+import re
+import threading
+
+import pytest
+
+from anyserve import Client
+from tests.e2e.replicas import until
+
+APP = '''
+import os
+from anyserve import AnyServe, Worker
+
+app = AnyServe()
+VERSION = {version}
+
+@app.capability(type="version")
+def version(name: str):
+    return {{"version": [VERSION], "pid": [os.getpid()]}}
+
+@app.worker(capabilities=[{{"type": "token"}}], resources={{"token": 1}})
+class Token(Worker):
+    def on_start(self):
+        {start}
+
+    def handle(self, request):
+        return {{"version": [VERSION]}}
+'''
+
+
+def write(path, version, start="pass"):
+    path.write_text(APP.format(version=version, start=start))
+
+
+@pytest.fixture
+def app(tmp_path):
+    path = tmp_path / "app.py"
+    write(path, 1)
+    return path
+
+
+def version(client, model="version"):
+    return int(client.infer(model, {"name": "x"}, timeout_s=30)["version"][0])
+
+
+class Traffic:
+    """Calls without a pause until it is stopped."""
+
+    def __init__(self, endpoint):
+        self.seen, self.failures, self.over = [], [], threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(endpoint, model)) for model in ("version", "token")]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, endpoint, model):
+        with Client(endpoint) as client:
+            while not self.over.is_set():
+                try:
+                    self.seen.append((model, version(client, model)))
+                except Exception as error:
+                    self.failures.append(error)
+
+    def stop(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_changed_file_moves_requests_to_new_workers_and_loses_none(replica, app):
+    served = replica(f"{app}:app", "--reload", "--resources", "token=1")
+    traffic = Traffic(served.endpoint)
+    for number in range(2, 6):
+        until(lambda number=number: ("token", number - 1) in traffic.seen, f"version {number - 1}")
+        write(app, number)
+        until(lambda number=number: ("version", number) in traffic.seen, f"version {number}")
+    until(lambda: ("token", 5) in traffic.seen, "the last version where there is one token for old and new")
+    traffic.stop()
+    assert traffic.failures == []
+    until(lambda: len(served.workers()) == 2, "the old workers to leave")
+
+
+@pytest.mark.parametrize("broken", ["def broken(:", "raise RuntimeError('not today')", "import no_such_module"])
+def test_a_broken_edit_keeps_the_old_workers_and_shows_the_error(replica, app, broken):
+    served = replica(f"{app}:app", "--reload", "--resources", "token=1")
+    pids = served.workers()
+    app.write_text(broken)
+    served.says("was not loaded again")
+    with Client(served.endpoint) as client:
+        assert version(client) == 1
+        assert served.workers() == pids
+        write(app, 2)
+        until(lambda: version(client) == 2, "the mended app")
+
+
+def test_an_order_loads_the_app_again_once(replica, app):
+    served = replica(f"{app}:app", "--resources", "token=1")
+    write(app, 2)
+    with Client(served.endpoint) as client:
+        assert version(client) == 1, "nobody watches"
+        status, body = served.http("/admin/reload", method="POST")
+        assert (status, json.loads(body)["generation"]) == (200, 2)
+        assert version(client) == 2
+        app.write_text("raise RuntimeError('not today')")
+        status, body = served.http("/admin/reload", method="POST")
+        assert status == 503
+        assert re.search("not today", body)
+        assert version(client) == 2
+
+
+def test_a_worker_that_does_not_start_keeps_the_old_ones(replica, app, tmp_path):
+    served = replica(f"{app}:app", "--resources", "token=2")
+    write(app, 2, "raise RuntimeError('no weights')")
+    status, body = served.http("/admin/reload", method="POST")
+    assert (status, "no weights" in body) == (503, True)
+    with Client(served.endpoint) as client:
+        assert (version(client), version(client, "token")) == (1, 1)
