@@ -27,6 +27,7 @@ mod output;
 mod pending;
 mod pool;
 mod process;
+mod reaper;
 mod receive;
 mod references;
 mod regions;
@@ -35,6 +36,8 @@ mod service;
 mod statistics;
 mod stream;
 mod supervisor;
+#[cfg_attr(not(test), expect(dead_code, reason = "supervisors spawn every worker so far"))]
+mod template;
 mod wishes;
 
 pub use config::{PoolConfig, WorkerEvent};
