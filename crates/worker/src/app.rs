@@ -1,10 +1,13 @@
 //! One load of the app: its template, its groups, and how its first workers came up.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use anyserve_core::{Code, Error, GroupSpec};
+use anyserve_sched::{GroupId, Pools};
 use parking_lot::Mutex;
 
 use crate::dispatch::Inner;
@@ -12,6 +15,9 @@ use crate::group::{WorkerGroup, limits_of, pool_group};
 use crate::pool::{Nursery, StartError};
 use crate::routes::Routes;
 use crate::template::{Manifest, Template, TemplateConfig, TemplateError};
+
+/// Time for one fork: it takes milliseconds, but a machine may be busy.
+const FORK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One load of the app. The first is number 1; each reload is one more.
 #[derive(Debug)]
@@ -85,25 +91,27 @@ impl Inner {
 
     fn template_config(&self) -> TemplateConfig {
         let config = &self.config;
+        let mut arguments: Vec<OsString> = ["-m", "anyserve.worker.template"].map(Into::into).into();
+        arguments.extend(config.target.iter().cloned());
+        arguments.extend((!config.fork).then(|| "--no-fork".into()));
         TemplateConfig {
             program: config.program.clone(),
-            target: config.target.clone(),
+            arguments,
             environment: config.environment.clone(),
-            fork: config.fork,
-            limits: config.limits,
-            timeout: config.start_timeout,
+            max_meta: config.limits.max_meta,
+            start_timeout: config.start_timeout,
+            fork_timeout: FORK_TIMEOUT,
         }
     }
 
     fn add_groups(&self, app: &Arc<App>, specs: Vec<GroupSpec>) -> Result<Vec<Arc<WorkerGroup>>, StartError> {
+        self.check_needs(&specs).map_err(|message| StartError { message, traceback: String::new() })?;
         let mut fleet = self.fleet.lock();
-        let wanted: Vec<_> = specs.iter().map(|spec| (spec.name.clone(), pool_group(spec, &self.config))).collect();
-        fleet.pools.check(&wanted).map_err(|error| StartError { message: error.to_string(), traceback: String::new() })?;
         let mut groups = Vec::with_capacity(specs.len());
         for spec in specs {
             let limits = limits_of(&spec, self.config.limits.max_queue);
             let id = self.dispatch.lock().machine.add_group(limits);
-            fleet.pools.add_group(id, pool_group(&spec, &self.config));
+            fleet.pools.add_beside(id, pool_group(&spec, &self.config));
             groups.push(Arc::new(WorkerGroup::new(id, spec, app, &self.config)));
         }
         let all: Vec<_> = self.groups.load().iter().chain(&groups).cloned().collect();
@@ -111,6 +119,16 @@ impl Inner {
         drop(fleet);
         self.replan.notify_one();
         Ok(groups)
+    }
+
+    /// Whether the workers of these groups, by themselves, find what they need.
+    fn check_needs(&self, specs: &[GroupSpec]) -> Result<(), String> {
+        let mut pools = Pools::new(self.config.resources.clone(), self.config.policy.clone());
+        for (number, spec) in specs.iter().enumerate() {
+            let added = pools.add_group(GroupId(number), pool_group(spec, &self.config));
+            added.map_err(|error| format!("the worker group '{}': {error}", spec.name))?;
+        }
+        Ok(())
     }
 
     fn not_loaded(&self, error: TemplateError) -> StartError {

@@ -49,7 +49,7 @@ impl Birth<'_> {
             return None;
         }
         let order = ForkOrder {
-            worker: self.worker,
+            worker: self.worker.0,
             group: group.name().to_owned(),
             socket: self.socket.to_owned(),
             token: self.token.to_owned(),
@@ -101,14 +101,6 @@ impl WorkerGroup {
     pub(crate) fn program(&self, config: &PoolConfig) -> PathBuf {
         self.spec.python.clone().unwrap_or_else(|| config.program.clone())
     }
-}
-
-/// 128 random bits, as hexadecimal digits.
-pub(crate) fn random_token() -> io::Result<String> {
-    use io::Read;
-    let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
 }
 
 #[cfg(test)]

@@ -113,6 +113,14 @@ fn widen(stream: &UnixStream) {
     let _ = socket.set_recv_buffer_size(4 << 20);
 }
 
+/// The secret of a process that is yet to be started: 128 random bits, as hexadecimal digits.
+pub(crate) fn random_token() -> std::io::Result<String> {
+    use std::io::Read;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+}
+
 async fn next(reader: &mut FrameReader, stream: &UnixStream) -> Result<Frame, LinkError> {
     while reader.frames.is_empty() {
         reader.read(stream).await?;

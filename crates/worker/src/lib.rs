@@ -33,6 +33,7 @@ mod pending;
 mod planner;
 mod pool;
 mod process;
+mod reaper;
 mod receive;
 mod references;
 mod regions;

@@ -114,7 +114,7 @@ impl Inner {
         if !groups.iter().any(|group| group.is_retired()) {
             return;
         }
-        let mut fleet = self.fleet.lock();
+        let fleet = self.fleet.lock();
         let is_over = |id| {
             let load = self.ask(|dispatch| dispatch.machine.load(id));
             load.queued == 0 && load.in_flight == 0 && fleet.pools.is_over(id)
@@ -125,7 +125,6 @@ impl Inner {
         }
         self.groups.store(Arc::new(kept));
         for group in over {
-            fleet.pools.forget(group.id);
             self.event(|dispatch, _| dispatch.machine.retire_group(group.id)).1.finish();
         }
     }

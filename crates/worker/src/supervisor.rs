@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::birth::{Birth, random_token};
+use crate::birth::Birth;
 use crate::dispatch::Inner;
 use crate::fleet::{Station, Wish};
-use crate::handshake::{Greeted, Greeting, Host};
+use crate::handshake::{Greeted, Greeting, Host, random_token};
 use crate::lifecycle::{Action, Event, Lifecycle};
 use crate::link::{Link, LinkEnds, LinkError};
 use crate::output::log_lines;
