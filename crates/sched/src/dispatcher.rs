@@ -4,6 +4,7 @@ mod clock;
 mod death;
 mod decide;
 mod end;
+mod openings;
 mod send;
 mod submit;
 
@@ -17,9 +18,10 @@ use slab::Slab;
 pub use clock::Slots;
 pub use death::Cause;
 pub use decide::{Outlook, Verdict};
+pub use openings::CannotRest;
 
 use crate::group::Group;
-use crate::queue::{Lane, Place};
+use crate::queue::{Due, Lane, Place, Rank, Waiting};
 use crate::sequence::Sequences;
 use crate::timers::Timers;
 use crate::{GroupId, GroupLoad, HandlerLimits, Payload, Quarantine, Record, Ticket, WorkerId};
@@ -242,9 +244,21 @@ impl<T: Payload> Dispatcher<T> {
         self.known(ticket).and_then(|request| request.deadline)
     }
 
-    /// The load of a group.
+    /// The load of a group. It costs a step for each of the group's workers and handlers, however many requests wait.
     pub fn load(&self, group: GroupId) -> GroupLoad {
-        self.groups[group.0].load()
+        let own = &self.groups[group.0];
+        let oldest = own.queue.oldest().and_then(|ticket| self.known(ticket));
+        GroupLoad {
+            oldest: oldest.map(|request| request.arrived),
+            sequences: self.sequences.bound_in(group),
+            ..own.load()
+        }
+    }
+
+    /// Requests that are with a worker; 0 for one that is not there.
+    pub fn worker_load(&self, group: GroupId, worker: WorkerId) -> usize {
+        let own = self.groups[group.0].workers.iter().find(|own| own.id == worker);
+        own.map_or(0, |own| own.requests().len())
     }
 
     /// Requests that wait for a handler, and those that may.
@@ -299,6 +313,14 @@ impl<T: Payload> Dispatcher<T> {
 // === impl Request ===
 
 impl<T> Request<T> {
+    fn rank(&self) -> Rank {
+        Rank { due: self.deadline.map_or(Due::Never, Due::At), ticket: self.ticket }
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting { handler: self.handler, bytes: self.bytes, rank: self.rank() }
+    }
+
     fn tenant(&self) -> &str {
         self.tenant.as_deref().unwrap_or_default()
     }

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyserve_core::{Code, Error};
+
 use crate::pace::Pace;
 use crate::queue::{Lane, Line, Opening, Queue};
+use crate::usage::Usage;
 use crate::worker::{Call, Keep, Worker};
 use crate::{RetryBudget, ServiceTime, WorkerId};
 
@@ -41,6 +44,22 @@ pub struct GroupLoad {
     pub workers: usize,
     /// Workers are dying, and nobody waits for them any more.
     pub down: bool,
+    /// Arrival of the oldest request that waits.
+    pub oldest: Option<Instant>,
+    /// Soonest deadline of what waits.
+    pub soonest: Option<Instant>,
+    /// Time in handlers that what waits needs, as measured by now; divided by nothing.
+    pub backlog: Duration,
+    /// Calls of what waits that one worker makes at the same time, at least 1 where there are handlers.
+    pub width: u32,
+    /// Sequences that its workers keep. A group with any is not idle.
+    pub sequences: usize,
+    /// Workers that what runs now would fill.
+    pub needed: usize,
+    /// When the last request was sent or answered.
+    pub used: Option<Instant>,
+    /// When as many workers as take requests now, or more, were last filled: one less would not have done.
+    pub full: Option<Instant>,
 }
 
 /// One handler's side of a group.
@@ -68,6 +87,15 @@ pub(crate) struct Group {
     turn: usize,
     /// Some worker is kept for a request that wants it for itself.
     keeps: bool,
+    /// When the next worker is expected, while none takes requests.
+    expected: Option<Instant>,
+    /// Whatever comes is refused with this.
+    pub(crate) closed: Option<Error>,
+    /// It is replaced by another one; nothing new comes.
+    pub(crate) retired: bool,
+    /// Calls that a worker of this group makes at the same time.
+    credits: u32,
+    usage: Usage,
 }
 
 // === impl HandlerLimits ===
@@ -91,7 +119,13 @@ impl Group {
         };
         let rows: Vec<_> = handlers.into_iter().map(row).collect();
         let queue = Queue::new(rows.len(), weights);
+        let credits = rows.iter().map(|row: &Row| row.limits.concurrency).fold(0, u32::saturating_add);
         Self {
+            credits,
+            usage: Usage::default(),
+            expected: None,
+            closed: None,
+            retired: false,
             rows,
             queue,
             budget: RetryBudget::default(),
@@ -103,17 +137,91 @@ impl Group {
         }
     }
 
+    /// What the group itself knows of its load.
     pub(crate) fn load(&self) -> GroupLoad {
+        let workers = self.takers();
         GroupLoad {
             queued: self.queue.total(),
             in_flight: self.workers.iter().map(|worker| worker.requests().len()).sum(),
-            workers: self.workers.iter().filter(|worker| !worker.draining).count(),
+            workers,
             down: self.down,
+            oldest: None,
+            soonest: self.queue.soonest(),
+            backlog: self.backlog(),
+            width: self.width_of_one(),
+            sequences: 0,
+            needed: self.needed(),
+            used: self.usage.since(1),
+            full: self.usage.since(workers.max(1)),
+        }
+    }
+
+    /// Workers that take requests.
+    pub(crate) fn takers(&self) -> usize {
+        self.workers.iter().filter(|worker| !worker.draining).count()
+    }
+
+    fn backlog(&self) -> Duration {
+        let work = |(handler, row): (usize, &Row)| {
+            let waiting = u32::try_from(self.queue.len(handler)).unwrap_or(u32::MAX);
+            row.request.average().unwrap_or_default().saturating_mul(waiting)
+        };
+        self.rows.iter().enumerate().map(work).fold(Duration::ZERO, Duration::saturating_add)
+    }
+
+    /// Calls of what waits that one worker makes at the same time; of anything, if nothing waits.
+    fn width_of_one(&self) -> u32 {
+        let idle = self.queue.total() == 0;
+        let rows = self.rows.iter().enumerate().filter(|(handler, _)| idle || self.queue.len(*handler) > 0);
+        rows.map(|(_, row)| row.limits.concurrency).fold(0, u32::saturating_add).min(self.credits)
+    }
+
+    /// Workers that what runs now would fill.
+    fn needed(&self) -> usize {
+        (0..self.rows.len()).map(|handler| self.needed_by(handler)).max().unwrap_or(0)
+    }
+
+    /// Workers that what runs now would fill: by all calls together, or by this handler's own limit.
+    fn needed_by(&self, handler: usize) -> usize {
+        let all: u32 = self.workers.iter().map(Worker::running).sum();
+        let own: u32 = self.workers.iter().map(|worker| worker.running_of(handler)).sum();
+        let limit = self.rows[handler].limits.concurrency.max(1);
+        let most = all.div_ceil(self.credits.max(1)).max(own.div_ceil(limit));
+        usize::try_from(most).unwrap_or(usize::MAX).min(self.workers.len())
+    }
+
+    /// A request of this handler comes or goes: notes how many workers are filled.
+    pub(crate) fn note_use(&mut self, handler: usize, now: Instant) {
+        self.usage.note(self.needed_by(handler), now);
+    }
+
+    /// No worker takes requests; the next one is expected then.
+    pub(crate) fn expect(&mut self, at: Option<Instant>) {
+        self.expected = at;
+    }
+
+    /// Time until the next worker is expected, while none takes requests.
+    pub(crate) fn awaited(&self, now: Instant) -> Option<Duration> {
+        self.expected.filter(|_| self.takers() == 0).map(|at| at.saturating_duration_since(now))
+    }
+
+    /// What is said to a request that comes now, whatever it is.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let message = "the app was loaded again and serves this request with other workers by now; send it again";
+        let retired = || Error::new(Code::Draining, message).with_retry_after(Duration::from_millis(1));
+        self.closed.clone().or_else(|| self.retired.then(retired))
+    }
+
+    /// A retired group that is empty gives its memory back.
+    pub(crate) fn free_if_over(&mut self) {
+        if self.retired && self.workers.is_empty() && self.queue.total() == 0 {
+            self.queue = Queue::new(self.rows.len(), Arc::default());
+            (self.workers, self.usage) = (Vec::new(), Usage::default());
         }
     }
 
     pub(crate) fn add_worker(&mut self, id: WorkerId, credits: u32, slots: u32) {
-        self.down = false;
+        (self.down, self.expected, self.credits) = (false, None, credits);
         let limits = self.rows.iter().map(|row| row.limits.concurrency);
         self.workers.push(Worker::new(id, credits, slots, limits));
     }
@@ -228,7 +336,8 @@ impl Group {
     pub(crate) fn wait_behind(&self, handler: usize, work: Duration, now: Instant) -> Duration {
         let width = self.width(handler);
         if width == 0 {
-            return Duration::ZERO;
+            let alone = self.rows[handler].limits.concurrency.min(self.credits).max(1);
+            return self.awaited(now).map_or(Duration::ZERO, |start| start + work / alone);
         }
         let busy = self.workers.iter().filter(|worker| !worker.draining).filter_map(Worker::free_at).min();
         let busy = busy.map_or(Duration::ZERO, |free_at| free_at.saturating_duration_since(now));

@@ -13,7 +13,7 @@ use crate::{Ticket, WorkerId};
 const IDLE_TENANTS: usize = 64;
 
 /// The requests of one priority.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Level {
     tenants: Slab<Tenant>,
     names: HashMap<Box<str>, usize>,
@@ -25,28 +25,13 @@ pub(crate) struct Level {
     lines: Vec<(Line, usize)>,
     /// Requests and their work.
     total: Ahead,
-    /// The same by patience.
+    /// The same by patience; empty until something comes.
     waiting: Vec<Ahead>,
     /// Sum of the weights of tenants with requests.
     weight: u32,
 }
 
 // === impl Level ===
-
-impl Default for Level {
-    fn default() -> Self {
-        Self {
-            tenants: Slab::new(),
-            names: HashMap::new(),
-            order: BTreeSet::new(),
-            clock: 0,
-            lines: Vec::new(),
-            total: Ahead::default(),
-            waiting: vec![Ahead::default(); classes()],
-            weight: 0,
-        }
-    }
-}
 
 impl Level {
     /// The tenant's number; it is known from now on.
@@ -80,6 +65,7 @@ impl Level {
             Some((_, count)) => *count += 1,
             None => self.lines.push((place.line, 1)),
         }
+        self.waiting.resize(classes(), Ahead::default());
         for sum in [&mut self.total, &mut self.waiting[place.class]] {
             *sum = Ahead { requests: sum.requests + 1, work: sum.work + place.work };
         }
@@ -166,7 +152,7 @@ impl Level {
     /// What goes before a request of this tenant and patience: what is due sooner, and not more than the others' share
     /// beside the tenant's own.
     pub(crate) fn ahead(&self, tenant: &str, class: usize) -> Ahead {
-        let sooner = sum(&self.waiting[..=class]);
+        let sooner = sum(self.waiting.get(..=class).unwrap_or_default());
         let own = self.names.get(tenant).map(|number| &self.tenants[*number]);
         let (weight, waiting, new) = own.map_or((1, Ahead::default(), 1), |own| {
             (own.weight, own.waiting(), if own.is_empty() { own.weight } else { 0 })

@@ -30,12 +30,13 @@ mod service_time;
 mod tenant;
 mod ticket;
 mod timers;
+mod usage;
 mod worker;
 
 pub use budget::RetryBudget;
 pub use dispatcher::{
-    Action, Cause, Dispatcher, Finished, Outlook, Over, Refusal, Retries, SchedConfig, Sending, Slots, Submitted,
-    UnknownRequest, Verdict,
+    Action, CannotRest, Cause, Dispatcher, Finished, Outlook, Over, Refusal, Retries, SchedConfig, Sending, Slots,
+    Submitted, UnknownRequest, Verdict,
 };
 pub use group::{GroupId, GroupLoad, HandlerLimits};
 pub use job::{Job, Payload};

@@ -13,7 +13,7 @@
 //!
 //! Source: Goyal, Vin, Cheng, "Start-time fair queueing", 1996; within a tenant Liu and Layland's earliest deadline first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,14 @@ pub(crate) struct Place {
     pub(crate) bytes: usize,
 }
 
+/// A request that waits, with a turn or behind its sequence.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) handler: usize,
+    pub(crate) bytes: usize,
+    pub(crate) rank: Rank,
+}
+
 /// What goes before a request that comes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ahead {
@@ -104,6 +112,10 @@ pub(crate) struct Queue {
     alone: usize,
     mates: BTreeMap<(usize, u64), usize>,
     bytes: usize,
+    /// Everything that waits, in the order of coming.
+    arrivals: BTreeSet<Ticket>,
+    /// What waits and has a deadline, the soonest first.
+    deadlines: BTreeSet<(Instant, Ticket)>,
 }
 
 // === impl Queue ===
@@ -119,6 +131,8 @@ impl Queue {
             alone: 0,
             mates: BTreeMap::new(),
             bytes: 0,
+            arrivals: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
         }
     }
 
@@ -150,18 +164,36 @@ impl Queue {
         self.mates.get(&(handler, batch)).copied().unwrap_or(0)
     }
 
+    /// The request that came first of all that wait.
+    pub(crate) fn oldest(&self) -> Option<Ticket> {
+        self.arrivals.first().copied()
+    }
+
+    /// The soonest deadline of all that wait.
+    pub(crate) fn soonest(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
     /// A request waits behind its sequence: it counts, but has no turn yet.
-    pub(crate) fn hold(&mut self, handler: usize, bytes: usize) {
-        self.lens[handler] += 1;
+    pub(crate) fn hold(&mut self, waiting: &Waiting) {
+        self.lens[waiting.handler] += 1;
         self.total += 1;
-        self.bytes += bytes;
+        self.bytes += waiting.bytes;
+        self.arrivals.insert(waiting.rank.ticket);
+        if let Due::At(deadline) = waiting.rank.due {
+            self.deadlines.insert((deadline, waiting.rank.ticket));
+        }
     }
 
     /// A request no longer waits behind its sequence.
-    pub(crate) fn unhold(&mut self, handler: usize, bytes: usize) {
-        self.lens[handler] -= 1;
+    pub(crate) fn unhold(&mut self, waiting: &Waiting) {
+        self.lens[waiting.handler] -= 1;
         self.total -= 1;
-        self.bytes -= bytes;
+        self.bytes -= waiting.bytes;
+        self.arrivals.remove(&waiting.rank.ticket);
+        if let Due::At(deadline) = waiting.rank.due {
+            self.deadlines.remove(&(deadline, waiting.rank.ticket));
+        }
     }
 
     /// The number by which a tenant is known in its level.
@@ -171,7 +203,7 @@ impl Queue {
     }
 
     pub(crate) fn push(&mut self, place: &Place) {
-        self.hold(place.line.handler, place.bytes);
+        self.hold(&place.waiting());
         self.count(place, true);
         self.levels[place.level].push(place);
     }
@@ -179,7 +211,7 @@ impl Queue {
     /// Takes a request out that does not go to a worker.
     pub(crate) fn remove(&mut self, place: &Place) {
         if self.levels[place.level].remove(place) {
-            self.unhold(place.line.handler, place.bytes);
+            self.unhold(&place.waiting());
             self.count(place, false);
         }
     }
@@ -245,6 +277,14 @@ impl Queue {
         let mut later = self.levels[level + 1..].iter().rev();
         let last = later.find_map(|level| level.last_of_most(handler));
         last.or_else(|| self.levels[level].last_beyond_share(tenant, handler))
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn waiting(&self) -> Waiting {
+        Waiting { handler: self.line.handler, bytes: self.bytes, rank: self.rank }
     }
 }
 

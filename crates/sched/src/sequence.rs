@@ -80,6 +80,8 @@ pub(crate) struct Joined {
 pub(crate) struct Sequences {
     list: Slab<Sequence>,
     names: HashMap<Name, usize>,
+    /// Sequences that a worker keeps, by group.
+    bound: HashMap<GroupId, usize>,
     serial: u64,
     idle: Duration,
 }
@@ -95,11 +97,32 @@ pub(crate) struct Handle {
 
 impl Sequences {
     pub(crate) fn new(idle: Duration) -> Self {
-        Self { list: Slab::new(), names: HashMap::new(), serial: 0, idle }
+        Self { list: Slab::new(), names: HashMap::new(), bound: HashMap::new(), serial: 0, idle }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.list.len()
+    }
+
+    /// Sequences that workers of this group keep.
+    pub(crate) fn bound_in(&self, group: GroupId) -> usize {
+        self.bound.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Sequences that this worker keeps.
+    pub(crate) fn bound_to(&self, worker: WorkerId) -> usize {
+        self.list.iter().filter(|(_, sequence)| sequence.worker == Some(worker)).count()
+    }
+
+    /// A worker keeps the sequence from now on, or none does.
+    fn bind(&mut self, number: usize, worker: Option<WorkerId>) {
+        let sequence = &mut self.list[number];
+        let (before, group) = (std::mem::replace(&mut sequence.worker, worker), sequence.name.0);
+        let count = self.bound.entry(group).or_default();
+        *count = *count + usize::from(worker.is_some()) - usize::from(before.is_some());
+        if *count == 0 {
+            self.bound.remove(&group);
+        }
     }
 
     pub(crate) fn idle(&self) -> Duration {
@@ -194,7 +217,7 @@ impl Sequences {
 
     /// Its request goes to this worker, which keeps it from now on.
     pub(crate) fn sent(&mut self, number: usize, worker: WorkerId) {
-        self.list[number].worker = Some(worker);
+        self.bind(number, Some(worker));
     }
 
     /// A request of it is over, wherever it was, and `ran` or did not.
@@ -206,11 +229,14 @@ impl Sequences {
         sequence.last = now;
         let never = own.start && !ran;
         let fallen = if never { sequence.orphans(0) } else { Vec::new() };
-        // What would have run for this start must not run in whatever state an earlier one left behind.
-        sequence.worker = sequence.worker.filter(|_| !never);
         sequence.busy = sequence.waiting.pop_front();
-        let turn = sequence.busy.map(|next| (next.ticket, sequence.worker));
-        if turn.is_none() && (sequence.ended || never) {
+        let (next, ended) = (sequence.busy, sequence.ended);
+        if never {
+            // What would have run for this start must not run in whatever state an earlier one left behind.
+            self.bind(number, None);
+        }
+        let turn = next.map(|next| (next.ticket, self.list[number].worker));
+        if turn.is_none() && (ended || never) {
             self.forget(number);
         }
         Next { turn, fallen }
@@ -219,8 +245,12 @@ impl Sequences {
     /// The sequences that this worker kept are lost; their requests are over.
     pub(crate) fn worker_gone(&mut self, worker: WorkerId) -> Vec<(Ticket, Error)> {
         let mut over = Vec::new();
-        for (_, sequence) in self.list.iter_mut().filter(|(_, sequence)| sequence.worker == Some(worker)) {
-            (sequence.lost, sequence.worker) = (true, None);
+        let own = self.list.iter().filter(|(_, sequence)| sequence.worker == Some(worker));
+        let own: Vec<_> = own.map(|(number, _)| number).collect();
+        for number in own {
+            self.bind(number, None);
+            let sequence = &mut self.list[number];
+            sequence.lost = true;
             let all = sequence.busy.take().into_iter().chain(sequence.waiting.drain(..));
             over.extend(all.map(|call| (call.ticket, lost(&sequence.name.2))));
         }
@@ -247,6 +277,7 @@ impl Sequences {
     }
 
     fn forget(&mut self, number: usize) {
+        self.bind(number, None);
         let sequence = self.list.remove(number);
         self.names.remove(&sequence.name);
     }

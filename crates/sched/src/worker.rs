@@ -173,6 +173,16 @@ impl Worker {
         self.calls
     }
 
+    /// Calls that run, as far as its credits go; what waits in its socket does not count.
+    pub(crate) fn running(&self) -> u32 {
+        self.running.min(self.credits)
+    }
+
+    /// Calls of a handler that run.
+    pub(crate) fn running_of(&self, handler: usize) -> u32 {
+        self.by_handler[handler].calls.min(self.by_handler[handler].limit)
+    }
+
     pub(crate) fn backlog(&self) -> Duration {
         self.backlog
     }

@@ -144,7 +144,9 @@ impl<T: Payload> Dispatcher<T> {
     }
 
     fn take_back(&mut self, id: GroupId, worker: WorkerId, slots: &impl Slots, now: Instant) {
-        let Some(own) = self.groups[id.0].worker(worker) else { return };
+        // Nobody else takes it in a group that is closed.
+        let open = self.groups[id.0].closed.is_none();
+        let Some(own) = self.groups[id.0].worker(worker).filter(|_| open) else { return };
         let held: Vec<_> = own.requests().filter(|held| !held.recalled).collect();
         for held in held {
             let movable = self.known(held.ticket).is_some_and(|request| {

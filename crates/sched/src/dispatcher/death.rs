@@ -70,6 +70,7 @@ impl<T: Payload> Dispatcher<T> {
             self.outlive(&Survivor { held, started, cause }, now, out);
         }
         self.fill(group, now, out);
+        self.groups[group.0].free_if_over();
     }
 
     fn end_sequences(&mut self, worker: WorkerId, now: Instant, out: &mut Vec<Action<T>>) {
@@ -88,8 +89,16 @@ impl<T: Payload> Dispatcher<T> {
             return self.advance(request.sequence, ticket, true, now);
         }
         match self.judge(survivor, now) {
-            Ok(()) => self.queue(ticket, now),
+            Ok(()) => self.queue_again(ticket, now, out),
             Err(error) => self.end_sent(ticket, error, now, out),
+        }
+    }
+
+    /// Nobody would send it in a group that is closed.
+    fn queue_again(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<Action<T>>) {
+        match self.groups[self.requests[ticket.index()].group.0].closed.clone() {
+            Some(error) => self.end_sent(ticket, error, now, out),
+            None => self.queue(ticket, now),
         }
     }
 
@@ -141,6 +150,11 @@ impl<T: Payload> Dispatcher<T> {
     /// until a worker is ready.
     pub fn group_down(&mut self, group: GroupId, error: &Error, now: Instant, out: &mut Vec<Action<T>>) {
         self.groups[group.0].down = true;
+        self.end_waiting(group, error, now, out);
+    }
+
+    /// Ends whatever waits in a group.
+    pub(super) fn end_waiting(&mut self, group: GroupId, error: &Error, now: Instant, out: &mut Vec<Action<T>>) {
         let waits = |state: &State<T>| matches!(state, State::Behind(_) | State::Queued(..));
         let own = self.requests.iter().filter(|(_, request)| request.group == group && waits(&request.state));
         let mut waiting: Vec<_> = own.map(|(_, request)| request.ticket).collect();

@@ -77,7 +77,10 @@ impl<T: Payload> Dispatcher<T> {
             let (group, handler) = of[at];
             let job = Job { group, handler, ..job.clone() };
             let runs = self.worker_now(&job, Lane::Any, now).is_some();
-            (self.groups[group.0].down, !runs, self.expected_wait(&job, now).1)
+            let own = &self.groups[group.0];
+            let known = own.takers() > 0 || own.awaited(now).is_some();
+            let wait = if known { self.expected_wait(&job, now).1 } else { Duration::MAX };
+            (own.refusal().is_some(), own.down, !runs, wait)
         };
         let turn = |offset: usize| (self.turn + offset) % of.len().max(1);
         (0..of.len()).map(turn).min_by_key(|at| wait(*at)).unwrap_or(0)
@@ -87,13 +90,16 @@ impl<T: Payload> Dispatcher<T> {
     ///
     /// # Errors
     /// `DEADLINE` if its deadline has passed, `OVERLOADED` with the expected wait if the queue is full or the wait longer
-    /// than the deadline allows, `POISON` if its fingerprint is refused, `UNAVAILABLE` if the group is down, and what its
-    /// sequence says.
+    /// than the deadline allows, `STARTING` if no worker can be ready before it, `POISON` if its fingerprint is refused,
+    /// `UNAVAILABLE` if the group is down, what its group was closed with, and what its sequence says.
     pub(super) fn decide(&self, job: &Job<'_>, now: Instant) -> Result<Entry, Error> {
         if job.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(Error::new(Code::Deadline, "the deadline passed before the request was queued"));
         }
         let group = &self.groups[job.group.0];
+        if let Some(error) = group.refusal() {
+            return Err(error);
+        }
         if group.down {
             let message = "no worker is running and those that were started died; see the log for why";
             return Err(Error::new(Code::Unavailable, message).with_retry_after(Duration::from_secs(1)));
@@ -168,8 +174,16 @@ impl<T: Payload> Dispatcher<T> {
     }
 
     fn check_time(&self, job: &Job<'_>, left: Duration, now: Instant) -> Result<(), Error> {
+        let group = &self.groups[job.group.0];
+        if group.takers() == 0 {
+            match group.awaited(now) {
+                None => return Ok(()),
+                Some(start) if start > left => return Err(starting(start, left)),
+                Some(_) => {}
+            }
+        }
         let (_, wait) = self.expected_wait(job, now);
-        if wait <= left || self.groups[job.group.0].load().workers == 0 {
+        if wait <= left {
             return Ok(());
         }
         let message = format!("the expected wait of {wait:.1?} is longer than the {left:.1?} until the deadline");
@@ -206,6 +220,14 @@ impl<T: Payload> Dispatcher<T> {
         let ahead = group.queue.ahead(job.priority.index(), job.tenant, class_of(job.deadline, now));
         (ahead, group.wait_behind(job.handler, ahead.work, now))
     }
+}
+
+fn starting(start: Duration, left: Duration) -> Error {
+    let message = format!(
+        "no worker is ready and the next one is expected in {start:.1?}, which is longer than the {left:.1?} until the \
+         deadline; come back then, or allow more time"
+    );
+    Error::new(Code::Starting, message).with_retry_after(start.max(Duration::from_millis(1)))
 }
 
 fn overloaded(message: String, wait: Duration) -> Error {

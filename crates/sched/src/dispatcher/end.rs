@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Action, Dispatcher, Finished, Over, State, UnknownRequest};
-use crate::queue::Lane;
+use crate::queue::{Lane, Waiting};
 use crate::sequence::Next;
 use crate::worker::Returned;
 use crate::{GroupId, Payload, Ticket, WorkerId};
@@ -25,6 +25,9 @@ impl<T: Payload> Dispatcher<T> {
         out: &mut Vec<Action<T>>,
     ) -> Result<Finished<T>, UnknownRequest> {
         let unknown = UnknownRequest { ticket, worker };
+        if let Some(handler) = self.known(ticket).map(|request| request.handler) {
+            self.groups[group.0].note_use(handler, now);
+        }
         let own = self.groups[group.0].worker(worker);
         let returned = own.and_then(|worker| worker.give_back(ticket, took, now)).ok_or(unknown)?;
         self.observe(group, &returned, now);
@@ -101,18 +104,19 @@ impl<T: Payload> Dispatcher<T> {
             return None;
         }
         let request = self.requests.remove(ticket.index());
-        let queue = &mut self.groups[request.group.0].queue;
+        let (group, waiting) = (&mut self.groups[request.group.0], request.waiting());
         let payload = match request.state {
             State::Queued(payload, place) => {
-                queue.remove(&place);
+                group.queue.remove(&place);
                 payload
             }
             State::Behind(payload) => {
-                queue.unhold(request.handler, request.bytes);
+                group.queue.unhold(&waiting);
                 payload
             }
             State::Sent(..) | State::Abandoned(_) | State::Between => return None,
         };
+        group.free_if_over();
         self.advance(request.sequence, ticket, false, now);
         Some((payload, request.attempts))
     }
@@ -130,8 +134,8 @@ impl<T: Payload> Dispatcher<T> {
     fn give_turn(&mut self, ticket: Ticket, worker: Option<WorkerId>, now: Instant) {
         let Some(request) = self.live(ticket) else { return };
         request.lane = worker.map_or(Lane::Any, Lane::Bound);
-        let (group, handler, bytes) = (request.group, request.handler, request.bytes);
-        self.groups[group.0].queue.unhold(handler, bytes);
+        let (group, waiting): (_, Waiting) = (request.group, request.waiting());
+        self.groups[group.0].queue.unhold(&waiting);
         self.queue(ticket, now);
     }
 

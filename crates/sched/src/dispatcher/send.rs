@@ -159,6 +159,7 @@ impl<T: Payload> Dispatcher<T> {
         let worker = group.worker(id).expect("chosen a moment ago");
         let slot = worker.take_one(ticket, &call, now);
         let prefetched = worker.has_prefetched();
+        group.note_use(call.handler, now);
         if alone {
             group.isolate(id);
         }
@@ -180,6 +181,7 @@ impl<T: Payload> Dispatcher<T> {
         let worker = group.worker(id).expect("chosen a moment ago");
         let slots = worker.take(&tickets, &call, now);
         let prefetched = worker.has_prefetched();
+        group.note_use(handler, now);
         self.watch_prefetched(first, id, prefetched, now);
         let sending = |((ticket, slot), attempt): ((&Ticket, u32), u32)| Sending { ticket: *ticket, slot, attempt };
         out.push(Action::SendBatch(id, tickets.iter().zip(slots).zip(attempts).map(sending).collect()));

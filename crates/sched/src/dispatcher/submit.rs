@@ -6,7 +6,7 @@ use anyserve_core::Code;
 
 use super::decide::Entry;
 use super::{Action, Dispatcher, Over, Refusal, Request, State, Submitted};
-use crate::queue::{Due, Lane, Line, Place, Rank, class_of};
+use crate::queue::{Lane, Line, Place, class_of};
 use crate::sequence::Turn;
 use crate::timers::Timer;
 use crate::{Job, Payload, Ticket};
@@ -18,8 +18,8 @@ impl<T: Payload> Dispatcher<T> {
     ///
     /// # Errors
     /// `DEADLINE` if its deadline has passed, `OVERLOADED` with the expected wait if the queue is full or the wait longer
-    /// than the deadline allows, `POISON` if its fingerprint is refused, `UNAVAILABLE` if the group is down, and what its
-    /// sequence says.
+    /// than the deadline allows, `STARTING` if no worker can be ready before it, `POISON` if its fingerprint is refused,
+    /// `UNAVAILABLE` if the group is down, what its group was closed with, and what its sequence says.
     pub fn submit(&mut self, job: &Job<'_>, payload: T, now: Instant, out: &mut Vec<Action<T>>) -> Submitted<T> {
         let entry = match self.decide(job, now) {
             Ok(entry) => entry,
@@ -44,7 +44,8 @@ impl<T: Payload> Dispatcher<T> {
             Entry::Behind { victim } => {
                 self.push_out(victim, now, out);
                 self.join(ticket, job, now);
-                self.groups[job.group.0].queue.hold(job.handler, job.bytes);
+                let waiting = self.requests[ticket.index()].waiting();
+                self.groups[job.group.0].queue.hold(&waiting);
                 // The victim may have been what others of its sequence waited for.
                 self.fill(job.group, now, out);
             }
@@ -114,12 +115,11 @@ impl<T: Payload> Dispatcher<T> {
     pub(super) fn queue(&mut self, ticket: Ticket, now: Instant) {
         let request = &mut self.requests[ticket.index()];
         let group = &mut self.groups[request.group.0];
-        let due = request.deadline.map_or(Due::Never, Due::At);
         let place = Place {
             level: request.level,
             tenant: group.queue.tenant(request.level, request.tenant()),
             line: Line { handler: request.handler, lane: request.lane },
-            rank: Rank { due, ticket },
+            rank: request.rank(),
             // One that killed a worker, and one that was sent before, go by themselves.
             batch: request.batch.filter(|_| request.lane == Lane::Any && request.deaths == 0),
             work: group.rows[request.handler].request.average().unwrap_or_default(),
