@@ -8,6 +8,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from anyserve._classes import Worker
     from anyserve.app import AnyServe
     from anyserve.client import AsyncClient, Client
     from anyserve.context import Context, Stream
@@ -37,6 +38,7 @@ __all__ = [
     "StoreUsage",
     "Stream",
     "TensorSpec",
+    "Worker",
 ]
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "StoreUsage": "objects",
     "Stream": "context",
     "TensorSpec": "kserve",
+    "Worker": "_classes",
 }
 
 

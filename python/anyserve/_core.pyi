@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from anyserve.handlers import Handler
 from anyserve.objects import Objects
+from anyserve.worker._life import Life
 
 _Parameter: TypeAlias = bool | int | float | str
 _Array: TypeAlias = npt.NDArray[Any]
@@ -539,8 +540,12 @@ class Stream:
 
 # === the worker process ===
 
-def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handler]) -> None:
-    """Serve until the runtime says drain and everything is answered, or closes the socket.
+def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handler], life: Life) -> int:
+    """Start, and serve until the runtime says drain and everything is answered, or closes the socket.
+
+    The order is: hello and welcome, `Life.start`, ready, requests, `Life.stop`. Between requests the runtime may say
+    sleep and wake. The hooks run in the calling thread; meanwhile the socket is read, so that pings are answered. If
+    the runtime goes during one of them but the last, the process ends at once.
 
     Where every handler is sync with ``concurrency=1``, the calling thread runs them all, one request at a time.
     Otherwise each sync handler has its threads, and async ones share one event loop in the calling thread. The process
@@ -553,7 +558,12 @@ def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handl
         socket: path of the runtime's socket.
         worker_id: the number that the runtime gave this worker.
         token: the secret that the runtime gave this worker.
-        handlers: the rows of the app.
+        handlers: the rows of the worker's group.
+        life: what it does besides handling requests.
+
+    Returns:
+        The exit code: 0 at the end of all this; 2 if the start failed, which the runtime was told; 3 if it could not
+        sleep or wake.
 
     Raises:
         OSError: the runtime cannot be reached.

@@ -10,31 +10,32 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from anyserve._checks import MAX_INTEGER, milliseconds, seconds, truth, whole
 from anyserve.errors import StartError
 from anyserve.kserve import TensorSpec
 
 CapabilityValue = str | int | float | bool
 """What a key of a capability may be set to."""
 
-LATER = {
-    "gpus": 0, "resources": None, "min_workers": None, "max_workers": None, "idle_timeout_s": None, "upgrade": None,
-    "preload": None,
-}  # fmt: skip
+LATER = {"upgrade": None}
 """Reserved options that this version does not carry out, with the value that asks for nothing."""
 
 NOW = (
     "stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s", "max_batch_size", "max_delay_ms",
     "priority", "idempotent", "sequence",
 )  # fmt: skip
-"""Reserved options that this version carries out."""
+"""Reserved options of a capability."""
+
+PLACEMENT = ("gpus", "resources", "min_workers", "max_workers", "idle_timeout_s", "preload")
+"""Reserved options of a worker group, which a function may have too."""
+
+CLASS_ONLY = ("memory_limit", "niceness", "start_timeout_s", "warmup")
+"""Options of `app.worker` that are hardly meant as keys where a function has them."""
 
 MAX_CONCURRENCY = 4096
 MAX_QUEUE = 2**32 - 1
-MAX_SECONDS = 604_800  # A week: whatever is longer is a typing error.
 MAX_BATCH_SIZE = 256
-MAX_DELAY_MS = 10_000
 LAST_PRIORITY = 8
-MAX_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,17 @@ def check_options(given: Mapping[str, object]) -> Options:
     """
     max_queue, priority = given["max_queue"], given["priority"]
     options = Options(
-        stream=_truth("stream", given["stream"]),
+        stream=truth("stream", given["stream"]),
         inputs=_specs("inputs", given["inputs"]),
         outputs=_specs("outputs", given["outputs"]),
-        concurrency=_whole("concurrency", given["concurrency"], MAX_CONCURRENCY),
-        max_queue=None if max_queue is None else _whole("max_queue", max_queue, MAX_QUEUE),
-        timeout_s=_seconds("timeout_s", given["timeout_s"]),
+        concurrency=whole("concurrency", given["concurrency"], MAX_CONCURRENCY),
+        max_queue=None if max_queue is None else whole("max_queue", max_queue, MAX_QUEUE),
+        timeout_s=seconds("timeout_s", given["timeout_s"]),
         max_batch_size=_batch_size("max_batch_size", given["max_batch_size"]),
-        max_delay_ms=_milliseconds("max_delay_ms", given["max_delay_ms"]),
-        priority=None if priority is None else _whole("priority", priority, LAST_PRIORITY),
-        idempotent=_truth("idempotent", given["idempotent"]),
-        sequence=_truth("sequence", given["sequence"]),
+        max_delay_ms=milliseconds("max_delay_ms", given["max_delay_ms"]),
+        priority=None if priority is None else whole("priority", priority, LAST_PRIORITY),
+        idempotent=truth("idempotent", given["idempotent"]),
+        sequence=truth("sequence", given["sequence"]),
     )
     _check_batch(options)
     return options
@@ -100,7 +101,7 @@ def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, 
 
     Args:
         positional: the dict given in front of the keywords, which may use reserved names as keys; or ``None``.
-        keywords: every keyword that is not in `NOW`.
+        keywords: every keyword that is neither in `NOW` nor in `PLACEMENT`.
 
     Returns:
         The capability, in the order in which it was written.
@@ -115,13 +116,23 @@ def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, 
         if name in keys:
             raise StartError(f"the capability's key {name!r} stands in the dict and in the keywords; keep one of them")
         if name in LATER:
-            _refuse_later(name, value)
+            refuse_later(name, value)
         else:
             _warn_of_a_slip(name, value)
             keys[name] = value
     if not keys:
         raise StartError('a capability needs at least one key, such as @app.capability(type="echo")')
     return {_key(name): _value(name, value) for name, value in keys.items()}
+
+
+def refuse_later(name: str, value: object) -> None:
+    """Refuse an option of `LATER`, unless it asks for nothing."""
+    if value == LATER[name] and type(value) is type(LATER[name]):
+        return
+    raise StartError(
+        f"the option {name}={value!r} is not available in this version of AnyServe; leave it out "
+        f"(as a key of the capability it goes in a dict: @app.capability({{{name!r}: …}}))"
+    )
 
 
 def _check_batch(options: Options) -> None:
@@ -148,17 +159,10 @@ def _not_a_mapping(positional: object) -> str:
     return f"what stands in front of the keywords is a dict of capability keys, not {positional!r}"
 
 
-def _refuse_later(name: str, value: object) -> None:
-    if value == LATER[name] and type(value) is type(LATER[name]):
-        return
-    raise StartError(
-        f"the option {name}={value!r} is not available in this version of AnyServe; leave it out "
-        f"(as a key of the capability it goes in a dict: @app.capability({{{name!r}: …}}))"
-    )
-
-
 def _warn_of_a_slip(name: str, value: object) -> None:
-    close = get_close_matches(name, [*NOW, *LATER], n=1, cutoff=0.8)
+    if name in CLASS_ONLY:
+        return _warn_of_a_class(name, value)
+    close = get_close_matches(name, [*NOW, *PLACEMENT, *LATER], n=1, cutoff=0.8)
     if close and isinstance(value, CapabilityValue):
         warnings.warn(
             f"{name!r} is taken as a key of the capability; if the option {close[0]!r} is meant, correct it, "
@@ -167,6 +171,18 @@ def _warn_of_a_slip(name: str, value: object) -> None:
         )
     elif close:
         raise StartError(f"there is no option {name!r}; did you mean {close[0]!r}?")
+    return None
+
+
+def _warn_of_a_class(name: str, value: object) -> None:
+    meant = f"{name!r} is an option of @app.worker(…), for a class"
+    if not isinstance(value, CapabilityValue):
+        raise StartError(f"{meant}, and not of a function; make the function the `handle` of a Worker")
+    warnings.warn(
+        f"{meant}; here it is taken as a key of the capability, which is written in a dict: "
+        f"@app.capability({{{name!r}: …}})",
+        stacklevel=5,
+    )
 
 
 def _key(name: object) -> str:
@@ -187,20 +203,6 @@ def _value(name: object, value: object) -> CapabilityValue:
     )
 
 
-def _seconds(name: str, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_SECONDS:
-        return float(value)
-    raise StartError(f"{name}={value!r}: it is a number of seconds above 0 and up to {MAX_SECONDS}, or None")
-
-
-def _milliseconds(name: str, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_DELAY_MS:
-        return float(value)
-    raise StartError(f"{name}={value!r}: it is a number of milliseconds from 0 to {MAX_DELAY_MS}")
-
-
 def _batch_size(name: str, value: object) -> int:
     if value is None or (value == 0 and type(value) is int):
         return 0
@@ -210,18 +212,6 @@ def _batch_size(name: str, value: object) -> int:
         f"{name}={value!r}: it is the number of requests that one call takes, from 1 to {MAX_BATCH_SIZE}, or None for "
         "a handler that takes one request and no list"
     )
-
-
-def _truth(name: str, value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise StartError(f"{name}={value!r}: it is True or False")
-
-
-def _whole(name: str, value: object, most: int) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
-        return value
-    raise StartError(f"{name}={value!r}: it is a whole number from 1 to {most}")
 
 
 def _specs(name: str, value: object) -> tuple[TensorSpec, ...] | None:

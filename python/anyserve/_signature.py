@@ -81,17 +81,18 @@ def name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def read_signature(function: Callable[..., Any], max_batch_size: int = 0) -> Raw | Typed:
+def read_signature(function: Callable[..., Any], max_batch_size: int = 0, name: str = "") -> Raw | Typed:
     """Read how a handler wants to be called.
 
     Args:
         function: the handler.
         max_batch_size: requests that one call is to take; 0 gives it one request and no list.
+        name: what it is called in errors; empty takes its own name.
 
     Raises:
         StartError: it cannot be called as a handler; the message says what it should look like.
     """
-    name = name_of(function)
+    name = name or name_of(function)
     if inspect.isclass(function):
         raise StartError(f"{name!r} is a class; a handler is a function, a method or an object with __call__")
     parameters = _parameters(function, name)

@@ -9,7 +9,7 @@ response.
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from anyserve._options import CapabilityValue, Options
@@ -18,7 +18,7 @@ from anyserve._tensors import Writer
 from anyserve.errors import InvalidInput, StartError
 from anyserve.kserve import InferInput, ModelInferRequest, ModelInferResponse, TensorSpec
 
-__all__ = ["Handler", "bind", "to_response"]
+__all__ = ["Handler", "bind", "rebind", "to_response"]
 
 Call = Callable[..., Any]
 
@@ -64,15 +64,22 @@ class Handler:
     sequence: bool = False
 
 
-def bind(function: Call, capability: Mapping[str, CapabilityValue], options: Options) -> Handler:
+def bind(function: Call, capability: Mapping[str, CapabilityValue], options: Options, name: str = "") -> Handler:
     """Make the row of a function that serves a capability.
+
+    Args:
+        function: the handler.
+        capability: what it serves.
+        options: how its requests are run.
+        name: what it is called in logs and errors; empty takes its own name.
 
     Raises:
         StartError: the function cannot be called as a handler, or does not answer as its options say.
     """
     if not callable(function):
         raise StartError(f"a capability is served by a function, not by {function!r}")
-    name, kind, signature = name_of(function), kind_of(function), read_signature(function, options.max_batch_size)
+    name = name or name_of(function)
+    kind, signature = kind_of(function), read_signature(function, options.max_batch_size, name)
     _check_batch(name, kind, options.max_batch_size)
     _check_stream(name, kind, sends=signature.takes == 3, stream=options.stream)  # the third argument is the stream
     if isinstance(signature, Typed):
@@ -95,6 +102,12 @@ def bind(function: Call, capability: Mapping[str, CapabilityValue], options: Opt
         idempotent=options.idempotent,
         sequence=options.sequence,
     )
+
+
+def rebind(handler: Handler, function: Call) -> Handler:
+    """Make the same row for another function of the same signature: the method of an object that is made later."""
+    options = Options(**{field.name: getattr(handler, field.name) for field in fields(Options)})
+    return bind(function, handler.capability, options, handler.function)
 
 
 def to_response(value: Any, request: ModelInferRequest) -> ModelInferResponse:

@@ -301,9 +301,22 @@ class FakeRuntime:
         window: bytes of a stream that the worker may send ahead.
         welcome: whether to read hello and answer it.
         path: what the worker's Python path starts with.
+        group: the worker group that the worker belongs to; ``None`` does not say.
+        ready: whether to wait until the worker is ready.
+        environment: variables of the worker.
     """
 
-    def __init__(self, target: str, *, window: int = 1 << 20, welcome: bool = True, path: str = "") -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        window: int = 1 << 20,
+        welcome: bool = True,
+        path: str = "",
+        group: str | None = None,
+        ready: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="anyserve-test-")
         self.folder = Path(self._folder.name)
         self._slots = self._make_slots()
@@ -311,7 +324,7 @@ class FakeRuntime:
         listener.bind(str(self.folder / "socket"))
         listener.listen()
         listener.settimeout(WATCHDOG_S)
-        self.process = self._spawn(target, path)
+        self.process = self._spawn(target, path, group, environment or {})
         self.socket, _ = listener.accept()
         listener.close()
         self.socket.settimeout(WATCHDOG_S)
@@ -321,7 +334,8 @@ class FakeRuntime:
             self.hello = self.expect("Hello")
             meta = {"max_meta": 1 << 20, "max_body": 1 << 26, "stream_window": window}
             self.send(Frame("Welcome", 0, 0, meta | {"slots": str(self.folder / "slots")}))
-            self.expect("Ready")
+            if ready:
+                self.expect("Ready")
 
     def _make_slots(self) -> mmap.mmap:
         path = self.folder / "slots"
@@ -329,14 +343,18 @@ class FakeRuntime:
         with path.open("r+b") as file:
             return mmap.mmap(file.fileno(), 8 * SLOTS)
 
-    def _spawn(self, target: str, path: str) -> subprocess.Popen[str]:
+    def _spawn(self, target: str, path: str, group: str | None, variables: dict[str, str]) -> subprocess.Popen[str]:
         places = [path, *sys.path]
-        environment = os.environ | {
-            "ANYSERVE_WORKER_TOKEN": "secret",
-            "PYTHONPATH": os.pathsep.join(place for place in places if place),
-        }
+        environment = (
+            os.environ
+            | variables
+            | {
+                "ANYSERVE_WORKER_TOKEN": "secret",
+                "PYTHONPATH": os.pathsep.join(place for place in places if place),
+            }
+        )
         command = [sys.executable, "-m", "anyserve.worker", "--socket", str(self.folder / "socket")]
-        command += ["--worker-id", "3", "--target", target]
+        command += ["--worker-id", "3", "--target", target, *(() if group is None else ("--group", group))]
         # A file, because nobody reads along: a pipe would fill up, and the worker wait.
         with (self.folder / "stderr").open("w") as stderr:
             return subprocess.Popen(command, env=environment, stderr=stderr, text=True)

@@ -12,6 +12,7 @@ def test_the_public_names_are_these():
     assert anyserve.__all__ == [
         "AnyServe", "AsyncClient", "Client", "Contents", "Context", "InferInput", "InferOutput", "ModelInferRequest",
         "ModelInferResponse", "ObjRef", "ObjectStat", "Objects", "StoreUsage", "Stream", "TensorSpec",
+        "Worker",
     ]  # fmt: skip
 
 

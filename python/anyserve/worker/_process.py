@@ -1,4 +1,4 @@
-"""What the worker's Rust half asks of Python: its signals, and what to say of an exception."""
+"""The worker's process: its signals, what to say of an exception, and what is its own after a fork."""
 
 import logging
 import signal
@@ -42,7 +42,7 @@ def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:
         return "CANCELLED", "the handler was cancelled", None, None
     text = str(error)
     message = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    shown = _traceback(error)
+    shown = users_traceback(error)
     # The caller gets the message; who wrote the handler needs to see where.
     logging.getLogger("anyserve.handler").error("a handler raised\n%s", shown.rstrip()[-_LONGEST_LOG:])
     return HandlerError.code, message, shown, None
@@ -56,13 +56,26 @@ def note_halves(error: BaseException, function: str, requests: int) -> None:
     )  # fmt: skip
 
 
+def after_fork() -> None:
+    """Give a forked worker random numbers of its own: its template's would be those of all its siblings.
+
+    Python seeds its own generator by itself. Generators that the app made when it was loaded are the app's to seed, in
+    `on_start`.
+    """
+    for module, seed in (("numpy.random", "seed"), ("torch", "seed")):
+        loaded = sys.modules.get(module)
+        if loaded is not None:
+            getattr(loaded, seed)()
+
+
 def _is_cancelled(error: BaseException) -> bool:
     # A worker without async handlers has no need of asyncio, and does not load it for this.
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
-def _traceback(error: BaseException) -> str:
+def users_traceback(error: BaseException) -> str:
+    """Give an exception's traceback as a text, from the user's code on."""
     shown = traceback.TracebackException(type(error), error, _users_part(error.__traceback__))
     return "".join(shown.format())
 

@@ -10,14 +10,19 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from anyserve._core import Stream, _BatchExchange, _Bridge, _Exchange
+from anyserve.worker._life import Life
 
 __all__ = ["answer", "answer_batch", "asend", "serve", "stream"]
 
 
-def serve(bridge: _Bridge) -> None:
-    """Run the event loop until the runtime says drain and everything is answered, or closes the socket."""
-    with asyncio.Runner() as runner:
-        runner.run(_serve(bridge))
+def serve(bridge: _Bridge, life: Life) -> None:
+    """Run the event loop until everything is answered after a drain, the socket is closed, or a hook has its turn.
+
+    Args:
+        bridge: the socket's end.
+        life: whose loop it is. Called again, it is the same loop, with the same tasks.
+    """
+    life.run(_serve(bridge))
 
 
 async def _serve(bridge: _Bridge) -> None:
@@ -29,6 +34,8 @@ async def _serve(bridge: _Bridge) -> None:
     with suppress(RuntimeError, ValueError):
         loop.add_signal_handler(signal.SIGTERM, bridge.terminate)
     try:
+        # What came before this loop ran may have taken the descriptor's word with it.
+        bridge.drain()
         await over
     finally:
         loop.remove_reader(bridge.fileno())

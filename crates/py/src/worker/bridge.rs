@@ -30,6 +30,8 @@ use crate::kserve::ModelInferRequest;
 pub(crate) struct Bridge {
     session: Arc<Session>,
     event_loop: PyOnceLock<EventLoop>,
+    /// The future that is done when there is nothing left to do, or a hook has its turn.
+    over: Mutex<Option<Py<PyAny>>>,
     tasks: Mutex<HashMap<u64, Task>>,
     /// Futures of streams that wait for credit.
     rooms: Mutex<HashMap<u64, Py<PyAny>>>,
@@ -43,8 +45,6 @@ struct EventLoop {
     create_task: Py<PyAny>,
     call_soon: Py<PyAny>,
     flush: Py<PyAny>,
-    /// Done when there is nothing left to do.
-    over: Py<PyAny>,
     answer: Py<PyAny>,
     answer_batch: Py<PyAny>,
     stream: Py<PyAny>,
@@ -61,6 +61,7 @@ impl Bridge {
             Self {
                 session: Arc::clone(session),
                 event_loop: PyOnceLock::new(),
+                over: Mutex::default(),
                 tasks: Mutex::default(),
                 rooms: Mutex::default(),
                 lanes: Mutex::new(lanes),
@@ -187,6 +188,12 @@ impl Bridge {
         Ok(())
     }
 
+    /// Lets the loop return to who runs it.
+    fn let_go(&self, py: Python<'_>) -> PyResult<()> {
+        let over = self.over.lock().as_ref().map(|over| over.clone_ref(py));
+        over.map_or(Ok(()), |over| resolve(over.bind(py)))
+    }
+
     /// Sends a response of a stream, or gives the future to wait for.
     pub(super) fn offer<'py>(
         &self,
@@ -230,21 +237,25 @@ pub(super) fn offer<'py>(
 
 #[pymethods]
 impl Bridge {
-    /// Binds the bridge to the running loop.
+    /// Binds the bridge to the running loop, which is the same each time.
     fn attach(slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>, over: Bound<'_, PyAny>) -> PyResult<()> {
-        let py = slf.py();
+        let (py, own) = (slf.py(), slf.get());
+        let earlier = own.over.lock().replace(over.unbind());
+        drop(earlier);
+        if own.event_loop.get(py).is_some() {
+            return Ok(());
+        }
         let wrappers = py.import("anyserve.worker.loop")?;
         let attached = EventLoop {
             create_future: event_loop.getattr("create_future")?.unbind(),
             create_task: event_loop.getattr("create_task")?.unbind(),
             call_soon: event_loop.getattr("call_soon")?.unbind(),
             flush: slf.getattr("flush")?.unbind(),
-            over: over.unbind(),
             answer: wrappers.getattr("answer")?.unbind(),
             answer_batch: wrappers.getattr("answer_batch")?.unbind(),
             stream: wrappers.getattr("stream")?.unbind(),
         };
-        let fresh = slf.get().event_loop.set(py, attached).is_ok();
+        let fresh = own.event_loop.set(py, attached).is_ok();
         if fresh { Ok(()) } else { Err(PyRuntimeError::new_err("the bridge has an event loop already")) }
     }
 
@@ -271,7 +282,7 @@ impl Bridge {
                 error.write_unraisable(py, Some(slf));
             }
         }
-        if own.session.is_over() { resolve(own.event_loop(py)?.over.bind(py)) } else { Ok(()) }
+        if own.session.is_over() || own.session.is_due() { own.let_go(py) } else { Ok(()) }
     }
 
     /// Sends what is pending.

@@ -37,7 +37,8 @@ fn describe(py: Python<'_>, raised: &PyErr) -> PyResult<Error> {
     Ok(error)
 }
 
-fn shortened(mut text: String) -> String {
+/// A text of a length that fits a frame.
+pub(super) fn shortened(mut text: String) -> String {
     if text.len() > LONGEST {
         let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

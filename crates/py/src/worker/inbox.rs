@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
+use super::life::Phase;
 use super::places::{self, Memory, RequestPlaces};
 use crate::kserve::RequestParts;
 
@@ -46,6 +47,8 @@ pub(super) enum Order {
     Credit(u64, u64),
     View(u64, message::View),
     Forget(u64),
+    Sleep,
+    Wake,
     Drain,
     Ping(u64),
 }
@@ -56,11 +59,22 @@ pub(super) enum Violation {
     Wire(WireError),
     Message(MessageError),
     Unexpected(Kind),
-    Handler { got: u32, handlers: usize },
-    Slot { got: u32 },
-    Batch { members: usize, handler: usize, most: u32 },
+    Handler {
+        got: u32,
+        handlers: usize,
+    },
+    Slot {
+        got: u32,
+    },
+    Batch {
+        members: usize,
+        handler: usize,
+        most: u32,
+    },
     MidFrame,
     TooMany,
+    /// It came while the worker was here.
+    Untimely(Kind, Phase),
 }
 
 /// What a read gave.
@@ -123,6 +137,8 @@ impl Inbox {
                 let release: message::Release = frame.message().map_err(Violation::Wire)?;
                 Ok(Order::Forget(release.region))
             }
+            Kind::Sleep => Ok(Order::Sleep),
+            Kind::Wake => Ok(Order::Wake),
             Kind::Drain => Ok(Order::Drain),
             Kind::Ping => Ok(Order::Ping(frame.id)),
             other => Err(Violation::Unexpected(other)),
@@ -218,6 +234,7 @@ impl std::fmt::Display for Violation {
                 write!(f, "a batch of {members} requests is for handler {handler}, which takes at most {most}")
             }
             Self::MidFrame => write!(f, "the socket was closed in the middle of a frame"),
+            Self::Untimely(kind, phase) => write!(f, "a {kind:?} frame came to a worker that is {}", phase.name()),
             Self::TooMany => write!(f, "more than {SLOTS} requests are under way"),
         }
     }

@@ -1,6 +1,7 @@
 //! The connection to the runtime: hello and welcome, then frames out.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -103,6 +104,12 @@ impl Link {
         if let Some(mut outbox) = self.outbox.try_lock() {
             outbox.try_flush();
         }
+    }
+
+    /// Ends the connection both ways.
+    pub(super) fn hang_up(&self) {
+        // Fails only if the runtime has gone.
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// The outbox, without holding the interpreter's lock while another thread waits for the runtime to read.

@@ -22,6 +22,7 @@ mod failure;
 mod flow;
 mod inbox;
 mod lane;
+mod life;
 mod link;
 mod objects;
 mod outbox;
@@ -40,20 +41,17 @@ mod watch;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyserve_core::{Code, Error};
 use anyserve_wire::{Frame, Kind, message};
 use pyo3::prelude::*;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use life::Life;
 use link::{Link, send_now};
 use router::Router;
 use session::Session;
 use table::{Row, rows_of};
-
-/// A serial worker that waits for a request looks for signals that came just before it began to wait.
-const SIGNAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Adds the classes and functions to `anyserve._core`.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -69,22 +67,28 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(report_start_failure, module)?)
 }
 
-/// Runs the handlers of a worker until the runtime says drain, or closes the socket.
+/// Starts a worker and runs its handlers until the runtime says drain, or closes the socket.
 #[pyfunction]
-fn run_worker(py: Python<'_>, socket: &str, worker_id: u32, token: &str, handlers: &Bound<'_, PyAny>) -> PyResult<()> {
+fn run_worker(
+    py: Python<'_>,
+    socket: &str,
+    worker_id: u32,
+    token: &str,
+    handlers: &Bound<'_, PyAny>,
+    life: &Bound<'_, PyAny>,
+) -> PyResult<u8> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     let rows = rows_of(handlers)?;
     let hello = hello(worker_id, token, &rows);
     let link = py.detach(|| Link::open(socket, &hello))?;
     let router = if is_serial(&rows) { None } else { Some(Router::new(&rows)?) };
     let session = Arc::new(Session::new(link, rows, router));
-    handle_signals(py, &session)?;
-    session.link.send_detached(&Frame::bare(Kind::Ready, 0));
-    if let Some(router) = session.router() {
-        return threaded::run(py, &session, router);
-    }
-    session.link.socket.set_read_timeout(Some(SIGNAL_PAUSE))?;
-    serial::run(py, &session)
+    let life = Life::new(life, &session);
+    let exit = match session.router() {
+        Some(router) => threaded::run(py, &session, router, &life)?,
+        None => serial::run(py, &session, &life)?,
+    };
+    Ok(exit as u8)
 }
 
 /// Tells the runtime why this worker cannot start.

@@ -19,6 +19,7 @@ use super::ahead::Ahead;
 use super::asks::{Ask, Asks};
 use super::flow::{Flows, Room};
 use super::inbox::{Inbox, Order, Received, Violation, Work};
+use super::life::{Phase, Phases};
 use super::link::Link;
 use super::router::{Event, Router};
 use super::table::Row;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     queue: Mutex<VecDeque<Work>>,
     /// Where orders go if handlers run on several threads or on an event loop.
     router: Option<Router>,
+    /// Where the worker is between its start and its end.
+    pub(super) phases: Phases,
     draining: AtomicBool,
     ended: AtomicBool,
     in_flight: AtomicUsize,
@@ -55,6 +58,7 @@ impl Session {
             ahead: Mutex::default(),
             queue: Mutex::default(),
             router,
+            phases: Phases::default(),
             draining: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
@@ -100,14 +104,35 @@ impl Session {
 
     /// Whether nothing is left to do.
     pub(super) fn is_over(&self) -> bool {
-        self.has_ended() || self.is_draining() && self.in_flight.load(Ordering::Acquire) == 0
+        self.has_ended() || self.is_draining() && self.is_idle()
+    }
+
+    /// Whether the runtime asked for a hook that can run now.
+    pub(super) fn is_due(&self) -> bool {
+        matches!(self.phases.get(), Phase::FallingAsleep | Phase::Waking) && self.is_idle()
+    }
+
+    /// Takes nothing more from now on. False if something had come just before, which is to be finished first.
+    pub(super) fn leave(&self) -> bool {
+        self.phases.end();
+        self.is_idle()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Requests were answered, or will not be.
+    fn settle_all(&self, requests: usize) {
+        let was = self.in_flight.fetch_sub(requests, Ordering::SeqCst);
+        if was == requests && (self.is_draining() || self.is_due()) {
+            self.wake();
+        }
     }
 
     /// One request was answered.
     pub(super) fn settle(&self) {
-        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
-            self.wake();
-        }
+        self.settle_all(1);
     }
 
     /// Waits, with the interpreter's lock released, until a stream may send again. Everything pending is sent first.
@@ -238,15 +263,39 @@ impl Session {
             }
             Order::View(id, view) => self.answered(id, view),
             Order::Forget(region) => self.link.memory.regions.forget(region),
+            Order::Sleep => self.turn(Kind::Sleep, Phase::Awake, Phase::FallingAsleep),
+            Order::Wake => self.turn(Kind::Wake, Phase::Asleep, Phase::Waking),
             Order::Drain => self.drain(),
             Order::Ping(id) => self.link.send_detached(&Frame::bare(Kind::Pong, id)),
         }
     }
 
+    /// The runtime asks for a hook.
+    fn turn(&self, kind: Kind, from: Phase, to: Phase) {
+        if self.phases.step(from, to) {
+            return self.wake();
+        }
+        let phase = self.phases.get();
+        // One that leaves by itself may be asked for something until the runtime sees it.
+        if phase != Phase::Over {
+            refuse(&Violation::Untimely(kind, phase));
+        }
+    }
+
     fn accept(&self, work: Work) {
-        if self.in_flight.fetch_add(work.len(), Ordering::AcqRel) + work.len() > SLOTS {
+        // Counted first: either `leave` sees it, or this sees that the worker has left.
+        if self.in_flight.fetch_add(work.len(), Ordering::SeqCst) + work.len() > SLOTS {
             refuse(&Violation::TooMany);
         }
+        match self.phases.get() {
+            Phase::Awake => self.hand_out(work),
+            // It never starts, which the slot table says: once this process has ended, it is sent to another worker.
+            Phase::Over => self.settle_all(work.len()),
+            phase => refuse(&Violation::Untimely(Kind::Request, phase)),
+        }
+    }
+
+    fn hand_out(&self, work: Work) {
         match &self.router {
             None => self.queue.lock().push_back(work),
             Some(router) => router.route(work, &self.rows),
@@ -254,8 +303,9 @@ impl Session {
     }
 
     fn end(&self) {
-        if self.in_flight.load(Ordering::Acquire) > 0 {
-            // Handlers are running for nobody, perhaps in a call that never returns; there is nothing left to tell.
+        if !self.is_idle() || self.phases.get().is_turning() {
+            // Handlers or hooks are running for nobody, perhaps in a call that never returns; there is nothing left to
+            // tell.
             let _ = kill_process(getpid(), Signal::KILL);
         }
         self.ended.store(true, Ordering::Release);

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
 
 use super::bridge::Bridge;
+use super::life::{Exit, Life};
 use super::router::{Queue, Router};
 use super::run::serve;
 use super::session::Session;
@@ -21,20 +22,28 @@ pub(crate) struct Server {
 }
 
 /// Serves until the runtime says drain and everything is answered, or closes the socket.
-pub(super) fn run(py: Python<'_>, session: &Arc<Session>, router: &Router) -> PyResult<()> {
-    start_servers(py, session, router)?;
+pub(super) fn run(py: Python<'_>, session: &Arc<Session>, router: &Router, life: &Life<'_>) -> PyResult<Exit> {
+    let bridge = if router.has_loop() { Some(Bridge::new(py, session, router)?) } else { None };
     let reading = Arc::clone(session);
-    let reader = thread::Builder::new().name("anyserve-reader".to_owned());
-    if router.has_loop() {
-        let bridge = Bridge::new(py, session, router)?;
-        reader.spawn(move || read(&reading))?;
-        py.import("anyserve.worker.loop")?.call_method1("serve", (bridge,))?;
-    } else {
-        reader.spawn(move || read(&reading))?;
-        wait(py, session, router)?;
+    thread::Builder::new().name("anyserve-reader".to_owned()).spawn(move || read(&reading))?;
+    if !life.start()? {
+        return Ok(Exit::CannotStart);
     }
-    session.link.flush(py);
-    Ok(())
+    start_servers(py, session, router)?;
+    loop {
+        match &bridge {
+            Some(bridge) => drop(py.import("anyserve.worker.loop")?.call_method1("serve", (bridge, life.hooks()))?),
+            None => wait(py, session, router)?,
+        }
+        if !session.is_over() {
+            if !life.turn()? {
+                return Ok(Exit::CannotTurn);
+            }
+        } else if session.leave() {
+            life.stop()?;
+            return Ok(Exit::Drained);
+        }
+    }
 }
 
 fn read(session: &Session) {
@@ -61,7 +70,7 @@ fn start_servers(py: Python<'_>, session: &Arc<Session>, router: &Router) -> PyR
 
 fn wait(py: Python<'_>, session: &Session, router: &Router) -> PyResult<()> {
     let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-    while !session.is_over() {
+    while !session.is_over() && !session.is_due() {
         py.detach(|| {
             let mut ready = [PollFd::from_borrowed_fd(router.fd(), PollFlags::IN)];
             // A signal, or its being missed just before, ends the wait as well.
