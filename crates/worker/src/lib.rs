@@ -12,6 +12,7 @@
 //! ```
 
 mod config;
+mod control;
 mod deadline;
 mod dispatch;
 mod explain;
