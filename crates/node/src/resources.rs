@@ -32,7 +32,8 @@ fn one(text: &str) -> Result<(String, u32)> {
     ensure!(!name.is_empty(), form());
     ensure!(name != GPU, "--resources names 'gpu': GPUs are found by themselves, or named with --gpus 0,1");
     let amount = amount.trim().parse().ok().filter(|amount| *amount <= MAX_AMOUNT);
-    let amount = amount.with_context(|| format!("--resources '{text}': the amount is a number from 0 to {MAX_AMOUNT}"))?;
+    let amount =
+        amount.with_context(|| format!("--resources '{text}': the amount is a number from 0 to {MAX_AMOUNT}"))?;
     Ok((name.to_owned(), amount))
 }
 
@@ -48,8 +49,12 @@ fn gpus_of(given: Option<&str>) -> Result<Vec<String>> {
 fn listed(list: &str) -> Result<Vec<String>> {
     let mut gpus: Vec<String> = Vec::new();
     for name in list.split(',').map(str::trim) {
-        let plain = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-/:_".contains(letter));
-        ensure!(plain, "--gpus '{list}': it is auto, none, or a list such as 0,1 or GPU-8932f937-d72c-4106-c12f-20bd9faed9f6");
+        let plain =
+            !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-/:_".contains(letter));
+        ensure!(
+            plain,
+            "--gpus '{list}': it is auto, none, or a list such as 0,1 or GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+        );
         ensure!(!gpus.iter().any(|known| known == name), "--gpus names '{name}' twice");
         gpus.push(name.to_owned());
     }

@@ -149,10 +149,9 @@ fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
 
 fn policy(min_residency: Option<f64>, starvation: Option<f64>) -> Result<PoolPolicy> {
     let default = PoolPolicy::default();
-    Ok(PoolPolicy {
-        min_residency: seconds("--min-residency-s", min_residency, default.min_residency.as_secs_f64())?,
-        starvation: seconds("--starvation-s", starvation, default.starvation.as_secs_f64())?,
-    })
+    let min_residency = seconds("--min-residency-s", min_residency, default.min_residency.as_secs_f64())?;
+    let starvation = seconds("--starvation-s", starvation, default.starvation.as_secs_f64())?;
+    Ok(PoolPolicy { min_residency, starvation, ..default })
 }
 
 fn scheduling(options: &Options) -> Result<Scheduling> {

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyserve_core::{
-    Catalog, Changed, Code, Decision, Directory, Error, Explanation, FarObjects, Fingerprint, Lease, LocalObjects,
-    ObjRef, Quarantined, Reply, Request, Snapshot, Statistics, StoreId,
+    Catalog, Changed, Code, Control, Decision, Directory, Error, Explanation, FarObjects, Fingerprint, Lease,
+    LocalObjects, Obeyed, ObjRef, Order, Quarantined, Reply, Request, Snapshot, Statistics, Status, StoreId,
 };
 use anyserve_objects::{FarStore, Peers};
 use anyserve_server::{Listener, Server, ServerConfig};
@@ -70,6 +70,16 @@ impl Directory for Nothing {
 
     fn release(&self, _: Option<Fingerprint>) -> usize {
         0
+    }
+}
+
+impl Control for Nothing {
+    fn status(&self) -> Status {
+        Status::default()
+    }
+
+    fn order(&self, _: Order) -> Obeyed {
+        Box::pin(std::future::ready(Err(Error::new(Code::Unsupported, "there are no workers"))))
     }
 }
 

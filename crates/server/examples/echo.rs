@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use anyserve_core::{
-    Capability, Catalog, CatalogEntry, Changed, Decision, Directory, Error, Explanation, Fingerprint, Handler,
-    Quarantined, Reply, Request, Response, Snapshot, Statistics, Value,
+    Capability, Catalog, CatalogEntry, Changed, Code, Control, Decision, Directory, Error, Explanation, Fingerprint,
+    Handler, Obeyed, Order, Quarantined, Reply, Request, Response, Snapshot, Statistics, Status, Value,
 };
 use anyserve_server::{Listener, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,16 @@ impl Directory for Echo {
 
     fn release(&self, _: Option<Fingerprint>) -> usize {
         0
+    }
+}
+
+impl Control for Echo {
+    fn status(&self) -> Status {
+        Status::default()
+    }
+
+    fn order(&self, _: Order) -> Obeyed {
+        Box::pin(ready(Err(Error::new(Code::Unsupported, "there are no workers"))))
     }
 }
 

@@ -4,7 +4,8 @@
 //! Listener ─► connection ─► route ─┬─► grpc  ModelInfer, ModelStreamInfer ─► the dispatcher (a tower::Service)
 //!   (TLS)    (HTTP/1, HTTP/2)      ├─► grpc  everything else of KServe, health, reflection ─► Directory
 //!                                  ├─► grpc  ObjectTransfer ─► the objects in this replica's memory
-//!                                  └─► http  /health, /metrics, /explain, /admin ─► Directory
+//!                                  ├─► http  /health, /metrics, /explain, /admin/quarantine ─► Directory
+//!                                  └─► http  /, /status, /admin, and grpc RepositoryModel… ─► Control
 //! ```
 //!
 //! Protocols become [`anyserve_core::Request`]s here and nowhere else. This crate decides nothing about requests: it
@@ -18,15 +19,19 @@ mod config;
 mod connection;
 mod explain;
 mod grpc;
+mod guard;
 mod http;
 mod listen;
 mod metrics;
+mod orders;
+mod pulse;
 mod rooms;
 mod route;
+mod status;
 mod tls;
 mod token;
 
-use anyserve_core::{Directory, Error, Reply, Request};
+use anyserve_core::{Control, Directory, Error, Reply, Request};
 
 pub use accept::{Drained, Server};
 pub use config::{ServerConfig, TlsFiles};
@@ -34,18 +39,25 @@ pub use listen::{BindError, Listener};
 pub use tls::TlsError;
 pub use token::{AdminToken, AdminTokenError};
 
-/// What is behind the ingress: it answers requests and tells what it can serve.
+/// What is behind the ingress: it answers requests, tells what it can serve, and takes orders.
 ///
 /// Implemented by itself for every such service. Dropping the service's future, or the [`anyserve_core::Responses`]
 /// it answered with, cancels the request.
 pub trait Upstream:
-    tower::Service<Request, Response = Reply, Error = Error, Future: Send> + Directory + Clone + Send + Sync + 'static
+    tower::Service<Request, Response = Reply, Error = Error, Future: Send>
+    + Directory
+    + Control
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<S> Upstream for S where
     S: tower::Service<Request, Response = Reply, Error = Error, Future: Send>
         + Directory
+        + Control
         + Clone
         + Send
         + Sync

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyserve_core::{Catalog, Error, Limits};
+use anyserve_core::{Catalog, Error, Limits, Status};
 use anyserve_shm::Regions;
 use futures_util::FutureExt;
 use http::{Request, Response};
@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::budget::Budget;
+use crate::guard::Peer;
 use crate::metrics::{Call, Metrics};
+use crate::pulse::Pulse;
 use crate::rooms::Rooms;
 use crate::{AdminToken, ServerConfig, Upstream, grpc, http as rest};
 
@@ -42,6 +44,8 @@ pub(crate) struct App<S> {
     pub(crate) leaving: CancellationToken,
     /// Who knows it may administrate.
     pub(crate) admin_token: Option<AdminToken>,
+    /// Who watches the status.
+    pub(crate) pulse: Pulse,
     generated: grpc::Generated,
     http: axum::Router,
 }
@@ -59,6 +63,7 @@ impl<S: Upstream> App<S> {
             metrics: Metrics::new(),
             leaving: leaving.clone(),
             admin_token: config.admin_token.clone(),
+            pulse: Pulse::new(),
             generated: grpc::Generated::new(config, upstream, leaving),
             http: rest::router(app),
         })
@@ -84,18 +89,32 @@ impl<S: Upstream> App<S> {
         catalog.draining || self.leaving.is_cancelled()
     }
 
-    async fn route(self: &Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+    /// The inside of the replica now. Answers that are still being written are in flight, too: a stop would cut them off.
+    pub(crate) fn status(&self) -> Status {
+        let (status, unsent) = (self.upstream.status(), self.metrics.in_flight());
+        Status {
+            draining: status.draining || self.leaving.is_cancelled(),
+            in_flight: status.in_flight.max(unsent),
+            safe_to_stop: status.safe_to_stop && unsent == 0,
+            ..status
+        }
+    }
+
+    async fn route(self: &Arc<Self>, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
         match request.uri().path() {
             INFER => grpc::infer(self, request).await,
             STREAM_INFER => grpc::stream_infer(self, request),
-            path if path.starts_with(SERVICE) || is_grpc(&request) => Box::pin(self.generated.call(request)).await,
+            path if path.starts_with(SERVICE) || is_grpc(&request) => {
+                request.extensions_mut().insert(Peer(peer));
+                Box::pin(self.generated.call(request)).await
+            }
             _ => Box::pin(self.http(request, peer)).await,
         }
     }
 
     fn http(&self, mut request: Request<Incoming>, peer: IpAddr) -> impl Future<Output = Response<Body>> + use<S> {
         let router = self.http.clone();
-        request.extensions_mut().insert(rest::Peer(peer));
+        request.extensions_mut().insert(Peer(peer));
         async move {
             let answer = tower::ServiceExt::oneshot(router, request.map(axum::body::Body::new));
             let answer = AssertUnwindSafe(answer)

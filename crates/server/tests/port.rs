@@ -233,8 +233,6 @@ async fn unknown_models_and_versions_are_not_found_and_never_ready() {
 async fn what_is_not_offered_says_so() {
     let server = start().await;
     let mut client = server.client().await;
-    let load = RepositoryModelLoadRequest { model_name: "m".into(), ..Default::default() };
-    assert_eq!(client.repository_model_load(load).await.unwrap_err().code(), Code::Unimplemented);
     let error = client.system_shared_memory_status(SystemSharedMemoryStatusRequest::default()).await.unwrap_err();
     assert_eq!(error.code(), Code::Unimplemented);
     let status = client.cuda_shared_memory_status(CudaSharedMemoryStatusRequest::default()).await.unwrap();

@@ -111,8 +111,9 @@ impl Inner {
         for spec in specs {
             let limits = limits_of(&spec, self.config.limits.max_queue);
             let id = self.dispatch.lock().machine.add_group(limits);
-            fleet.pools.add_beside(id, pool_group(&spec, &self.config));
-            groups.push(Arc::new(WorkerGroup::new(id, spec, app, &self.config)));
+            let added = fleet.pools.add_beside(id, pool_group(&spec, self.config.workers));
+            added.map_err(|error| StartError { message: error.to_string(), traceback: String::new() })?;
+            groups.push(Arc::new(WorkerGroup::new(id, spec, app, self.config.workers)));
         }
         let all: Vec<_> = self.groups.load().iter().chain(&groups).cloned().collect();
         self.groups.store(Arc::new(all));
@@ -125,7 +126,7 @@ impl Inner {
     fn check_needs(&self, specs: &[GroupSpec]) -> Result<(), String> {
         let mut pools = Pools::new(self.config.resources.clone(), self.config.policy.clone());
         for (number, spec) in specs.iter().enumerate() {
-            let added = pools.add_group(GroupId(number), pool_group(spec, &self.config));
+            let added = pools.add_group(GroupId(number), pool_group(spec, self.config.workers));
             added.map_err(|error| format!("the worker group '{}': {error}", spec.name))?;
         }
         Ok(())
@@ -136,9 +137,8 @@ impl Inner {
         let (message, traceback) = match error {
             TemplateError::Failed(error) => (error.message, error.traceback.unwrap_or_default()),
             TemplateError::Spawn(error) => {
-                let message = format!(
-                    "the worker's program '{program}' cannot be started ({error}); give another with --python"
-                );
+                let message =
+                    format!("the worker's program '{program}' cannot be started ({error}); give another with --python");
                 (message, String::new())
             }
             TemplateError::TimedOut(after) => {

@@ -149,7 +149,9 @@ impl Pool {
         let failures = group.failure().0;
         let held = Held { inner: &self.inner, group };
         self.inner.try_bounds(group, (min.max(workers), max.max(workers)))?;
-        self.inner.until(|| group.ready_workers() >= workers || group.failure().0 > failures || !group.is_loaded()).await;
+        self.inner
+            .until(|| group.ready_workers() >= workers || group.failure().0 > failures || !group.is_loaded())
+            .await;
         drop(held);
         let (count, newest) = group.failure();
         match newest.filter(|_| count > failures && group.ready_workers() < workers) {

@@ -177,13 +177,16 @@ impl Inner {
         self.publish_catalog();
     }
 
-    /// A worker that has nothing to do goes to sleep.
+    /// A worker that has nothing to do goes to sleep. Sequences that it keeps are over.
     pub(crate) fn rest(&self, worker: WorkerId, group: &WorkerGroup) {
-        let mut dispatch = self.dispatch.lock();
-        dispatch.links.0.remove(&worker);
-        if let Err(error) = dispatch.machine.worker_rests(group.id, worker) {
-            tracing::warn!(worker = self.name_of(worker), %error, "goes to sleep all the same");
-        }
+        let ((), after) = self.event(|dispatch, now| {
+            if dispatch.machine.worker_rests(group.id, worker).is_err() {
+                let (never, cause) = (|_, _| false, Cause::Replaced);
+                dispatch.machine.worker_gone(group.id, worker, cause, never, now, &mut dispatch.actions);
+            }
+            dispatch.links.0.remove(&worker);
+        });
+        after.finish();
     }
 
     /// A worker's process is dead.

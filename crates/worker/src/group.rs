@@ -8,7 +8,6 @@ use anyserve_sched::{GroupId, GroupLoad, HandlerLimits, PoolGroup};
 use parking_lot::Mutex;
 
 use crate::app::App;
-use crate::config::PoolConfig;
 use crate::pool::StartError;
 
 /// One worker group of one load of the app.
@@ -36,11 +35,11 @@ pub(crate) struct WorkerGroup {
 // === impl WorkerGroup ===
 
 impl WorkerGroup {
-    pub(crate) fn new(id: GroupId, spec: GroupSpec, app: &Arc<App>, config: &PoolConfig) -> Self {
+    pub(crate) fn new(id: GroupId, spec: GroupSpec, app: &Arc<App>, workers: u32) -> Self {
         Self {
             id,
             handlers: spec.handlers.iter().cloned().map(Arc::new).collect(),
-            bounds: Mutex::new(bounds(&spec, config)),
+            bounds: Mutex::new(bounds(&spec, workers)),
             spec,
             app: Arc::clone(app),
             ready: AtomicU32::new(0),
@@ -127,11 +126,11 @@ pub(crate) fn limits_of(spec: &GroupSpec, max_queue: usize) -> Vec<HandlerLimits
 }
 
 /// What the planner knows of a group.
-pub(crate) fn pool_group(spec: &GroupSpec, config: &PoolConfig) -> PoolGroup {
-    let (min, max) = bounds(spec, config);
+pub(crate) fn pool_group(spec: &GroupSpec, workers: u32) -> PoolGroup {
+    let (min, max) = bounds(spec, workers);
     PoolGroup { needs: spec.needs.clone(), min, max, idle_timeout: spec.idle_timeout, sleeps: spec.sleeps }
 }
 
-fn bounds(spec: &GroupSpec, config: &PoolConfig) -> (u32, u32) {
-    spec.workers.unwrap_or((config.workers, config.workers))
+fn bounds(spec: &GroupSpec, workers: u32) -> (u32, u32) {
+    spec.workers.unwrap_or((workers, workers))
 }

@@ -157,7 +157,14 @@ mod tests {
 
     fn host(dir: &tempfile::TempDir) -> Host {
         let slots = dir.path().join("slots");
-        Host { token: "secret".into(), worker: WorkerId(7), group: GroupId(0), slots, limits: Limits::default(), plane: None }
+        Host {
+            token: "secret".into(),
+            worker: WorkerId(7),
+            group: GroupId(0),
+            slots,
+            limits: Limits::default(),
+            plane: None,
+        }
     }
 
     fn hello(token: &str, worker: u32, handlers: &[Handler]) -> Frame {

@@ -157,7 +157,8 @@ impl Lifecycle {
     /// # Errors
     /// [`UnexpectedEvent`] if it cannot happen now; nothing changes then.
     pub fn on(&mut self, event: Event) -> Result<Action, UnexpectedEvent> {
-        let next = self.state.running(event).or_else(|| self.state.resting(event)).or_else(|| self.state.leaving(event));
+        let next =
+            self.state.running(event).or_else(|| self.state.resting(event)).or_else(|| self.state.leaving(event));
         let (state, action) = next.ok_or(UnexpectedEvent { state: self.state.name(), event })?;
         self.state = state;
         Ok(action)

@@ -91,7 +91,11 @@ pub(crate) enum LinkError {
 // === impl Link ===
 
 impl Link {
-    pub(crate) fn new((worker, group): (WorkerId, GroupId), stream: UnixStream, slots: SlotTable) -> (Arc<Self>, LinkEnds) {
+    pub(crate) fn new(
+        (worker, group): (WorkerId, GroupId),
+        stream: UnixStream,
+        slots: SlotTable,
+    ) -> (Arc<Self>, LinkEnds) {
         let (far, calls) = mpsc::channel(MAX_FAR_CALLS);
         let (said, heard) = mpsc::channel(1);
         let link = Self {

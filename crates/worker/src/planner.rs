@@ -104,7 +104,7 @@ impl Inner {
         let groups = self.groups.load();
         let mut dispatch = self.dispatch.lock();
         for group in groups.iter().filter(|group| group.ready_workers() == 0) {
-            dispatch.machine.expect_worker(group.id, pools.expected_start(group.id, now));
+            dispatch.machine.expect_worker(group.id, pools.expected_start(group.id, now), now);
         }
     }
 
@@ -119,7 +119,8 @@ impl Inner {
             let load = self.ask(|dispatch| dispatch.machine.load(id));
             load.queued == 0 && load.in_flight == 0 && fleet.pools.is_over(id)
         };
-        let (over, kept): (Vec<_>, Vec<_>) = groups.iter().cloned().partition(|group| group.is_retired() && is_over(group.id));
+        let (over, kept): (Vec<_>, Vec<_>) =
+            groups.iter().cloned().partition(|group| group.is_retired() && is_over(group.id));
         if over.is_empty() {
             return;
         }

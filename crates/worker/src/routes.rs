@@ -112,10 +112,8 @@ impl Routes {
 
     /// The catalog that these routes make.
     pub(crate) fn catalog(&self, ready: impl Fn(&WorkerGroup) -> bool, draining: bool, version: u64) -> Catalog {
-        let entry = |route: &Arc<Route>| CatalogEntry {
-            handler: Arc::clone(&route.handler),
-            ready: ready(&route.group),
-        };
+        let entry =
+            |route: &Arc<Route>| CatalogEntry { handler: Arc::clone(&route.handler), ready: ready(&route.group) };
         Catalog { entries: self.routes.iter().map(entry).collect(), draining, version }
     }
 }
@@ -139,14 +137,13 @@ fn at(routes: &[Arc<Route>], place: u32) -> &Arc<Route> {
 mod tests {
     use super::*;
     use crate::app::App;
-    use crate::config::PoolConfig;
     use anyserve_core::{GroupSpec, Value};
 
     fn routes(capabilities: &[&[(&str, &str)]]) -> Routes {
         let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Value::Text((*value).to_owned()));
         let handler = |pairs: &&[(&str, &str)]| Handler::new(Capability::try_new(pairs.iter().map(pair)).unwrap());
         let spec = GroupSpec::new("default", capabilities.iter().map(handler).collect());
-        let group = WorkerGroup::new(GroupId(0), spec, &App::for_tests(), &PoolConfig::for_tests());
+        let group = WorkerGroup::new(GroupId(0), spec, &App::for_tests(), 1);
         Routes::new(&[Arc::new(group)], &Routes::default())
     }
 

@@ -152,7 +152,8 @@ impl Inner {
         let (now, first) = (Instant::now(), routes[0]);
         // What is wrong with its wishes is said when it is queued.
         let Ok(wishes) = Wishes::of(request, &first.handler, now) else { return first };
-        let (job, of) = (wishes.job(first.group.id, first.index), routes.iter().map(|route| (route.group.id, route.index)));
+        let (job, of) =
+            (wishes.job(first.group.id, first.index), routes.iter().map(|route| (route.group.id, route.index)));
         let of: Vec<_> = of.collect();
         let chosen = match choice {
             Choice::Take => self.dispatch.lock().machine.shortest(&of, &job, now),

@@ -27,7 +27,12 @@ impl Inner {
             safe_to_stop: draining && in_flight == 0,
             generation: groups.iter().map(|group| group.app.number).max().unwrap_or(0),
             groups: groups.iter().map(|group| self.group_status(group, &fleet, &routes, now)).collect(),
-            resources: fleet.pools.used().into_iter().map(|(name, total, used)| ResourceStatus { name, total, used }).collect(),
+            resources: fleet
+                .pools
+                .used()
+                .into_iter()
+                .map(|(name, total, used)| ResourceStatus { name, total, used })
+                .collect(),
             objects: self.store_load(),
         }
     }

@@ -99,7 +99,7 @@ impl Supervisor {
             };
             let Some(wait) = wait else { break };
             tokio::select! {
-                () = tokio::time::sleep(wait) => _ = self.on(Event::BackoffOver),
+                () = tokio::time::sleep(wait) => { self.on(Event::BackoffOver); }
                 () = self.station.leave.cancelled() => {
                     self.on(Event::Drain);
                     break;
@@ -214,7 +214,11 @@ impl Supervisor {
             run.timer = None;
         }
         if event == Event::StartTimeout {
-            run.last_word = format!("it was not {} within {:?}", if before == "falling-asleep" { "asleep" } else { "ready" }, self.start_timeout());
+            run.last_word = format!(
+                "it was not {} within {:?}",
+                if before == "falling-asleep" { "asleep" } else { "ready" },
+                self.start_timeout()
+            );
         }
         if self.life.name() != before {
             self.tell(Some(run.process.id()), &run.last_word);

@@ -16,6 +16,10 @@ use super::models::Model;
 const PLATFORM: &str = "anyserve";
 const BACKEND: &str = "python";
 
+/// The state of a model that can be served now, and of one that cannot.
+pub(super) const READY: &str = "READY";
+const UNAVAILABLE: &str = "UNAVAILABLE";
+
 /// The answer to `ModelMetadata`.
 pub(super) fn metadata(name: String, versions: Vec<String>, handler: &Handler) -> ModelMetadataResponse {
     ModelMetadataResponse {
@@ -89,14 +93,28 @@ pub(super) fn statistics(model: &Model, counted: impl Iterator<Item = Statistics
     }
 }
 
-/// One row of the answer to `RepositoryIndex`.
-pub(super) fn index(model: Model, draining: bool) -> ModelIndex {
+/// One row of the answer to `RepositoryIndex`; `group` is the state of the workers that serve the model.
+pub(super) fn index(model: Model, draining: bool, group: &str) -> ModelIndex {
     let (state, reason) = match (draining, model.ready) {
-        (true, _) => ("UNAVAILABLE", "the server is leaving"),
-        (false, true) => ("READY", ""),
-        (false, false) => ("UNAVAILABLE", "no worker is ready"),
+        (true, _) => (UNAVAILABLE, "the server is leaving".to_owned()),
+        (false, true) => (READY, String::new()),
+        (false, false) => (UNAVAILABLE, reason(group)),
     };
-    ModelIndex { name: model.name, version: model.version, state: state.to_owned(), reason: reason.to_owned() }
+    ModelIndex { name: model.name, version: model.version, state: state.to_owned(), reason }
+}
+
+/// The row of a model that is declared and not in the catalog now.
+pub(super) fn not_listed(name: String, group: &str) -> ModelIndex {
+    ModelIndex { name, version: String::new(), state: UNAVAILABLE.to_owned(), reason: reason(group) }
+}
+
+/// Why a model is not ready. Of one that was unloaded, Triton's word.
+fn reason(group: &str) -> String {
+    match group {
+        "" | "ready" => "no worker is ready".to_owned(),
+        "unloaded" => "unloaded".to_owned(),
+        state => format!("its workers: {state}"),
+    }
 }
 
 fn tensor(spec: &TensorSpec) -> TensorMetadata {

@@ -2,6 +2,8 @@
 //! replicas pull, by generated services.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyserve_core::{Code, Error};
@@ -25,12 +27,32 @@ use crate::{ServerConfig, Upstream};
 /// A service whose type doesn't matter any more.
 pub(super) type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
-/// How long such a call may take to begin its answer: its message is small and nothing has to be waited for.
+/// How long such a call may take to begin its answer: its message is small. What then has to be waited for says so.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Services by the prefix of their paths.
 pub(crate) struct Generated {
     services: Vec<(&'static str, Boxed)>,
+}
+
+/// A call's own word that its message has arrived and that its answer takes its time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrived(Arc<AtomicBool>);
+
+// === impl Arrived ===
+
+impl Arrived {
+    pub(super) fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Done when time is up and nobody has told.
+    async fn missing(self) {
+        tokio::time::sleep(TIMEOUT).await;
+        if self.0.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 // === impl Generated ===
@@ -51,15 +73,18 @@ impl Generated {
     }
 
     /// Answers a call of any of the services; of any other, with UNIMPLEMENTED.
-    pub(crate) async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn call(&self, mut request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         let Some((_, service)) = self.services.iter().find(|(prefix, _)| path.starts_with(prefix)) else {
             return status::unimplemented(path);
         };
-        let call = service.clone().oneshot(request);
-        match tokio::time::timeout(TIMEOUT, call).await {
-            Ok(answer) => answer.unwrap_or_else(|never| match never {}),
-            Err(_) => status::refusal(&Error::new(Code::Deadline, "the request's message did not arrive")),
+        let arrived = Arrived::default();
+        request.extensions_mut().insert(arrived.clone());
+        tokio::select! {
+            answer = service.clone().oneshot(request) => answer.unwrap_or_else(|never| match never {}),
+            () = arrived.missing() => {
+                status::refusal(&Error::new(Code::Deadline, "the request's message did not arrive"))
+            }
         }
     }
 }

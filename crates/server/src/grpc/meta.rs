@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyserve_core::{Code, Error};
+use anyserve_core::{Code, Error, Order};
 use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 #[allow(clippy::wildcard_imports)] // Forty messages, each named once below.
 use anyserve_proto::inference::*;
@@ -11,12 +11,12 @@ use anyserve_shm::Regions;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::describe;
+use super::generated::Arrived;
 use super::models::{self, Model};
-use super::regions;
 use super::settings::{LogSettings, TraceSettings};
 use super::status::status;
-use crate::{ServerConfig, Upstream};
+use super::{describe, regions, repository};
+use crate::{AdminToken, ServerConfig, Upstream, guard, orders};
 
 /// The generated service's other half. `ModelInfer` and `ModelStreamInfer` never come here.
 pub(super) struct Meta<S> {
@@ -24,6 +24,7 @@ pub(super) struct Meta<S> {
     leaving: CancellationToken,
     server: ServerMetadataResponse,
     regions: Option<Arc<Regions>>,
+    admin_token: Option<AdminToken>,
     traces: TraceSettings,
     logs: LogSettings,
 }
@@ -39,7 +40,8 @@ impl<S: Upstream> Meta<S> {
         let server =
             ServerMetadataResponse { name: config.server_id.clone(), version: config.version.clone(), extensions };
         let (regions, traces, logs) = (config.regions.clone(), TraceSettings::default(), LogSettings::default());
-        Self { upstream, leaving, server, regions, traces, logs }
+        let admin_token = config.admin_token.clone();
+        Self { upstream, leaving, server, regions, admin_token, traces, logs }
     }
 
     fn leaves(&self) -> bool {
@@ -48,6 +50,22 @@ impl<S: Upstream> Meta<S> {
 
     fn regions(&self) -> Result<&Regions, Status> {
         regions::on(self.regions.as_deref())
+    }
+
+    /// Lets an order of an administrator pass, and tells the transport that it takes its time.
+    fn orders<T>(&self, request: &Request<T>) -> Result<(), Error> {
+        if let Some(arrived) = request.extensions().get::<Arrived>() {
+            arrived.tell();
+        }
+        // The metadata of a call are its headers.
+        let headers = request.metadata().clone().into_headers();
+        guard::check(self.admin_token.as_ref(), &headers, request.extensions())
+    }
+
+    async fn obey(&self, order: Result<Order, Error>) -> Result<(), Error> {
+        let order = order?;
+        tracing::info!(?order, "an administrator orders");
+        orders::obey(&self.upstream, order, &self.leaving).await
     }
 
     /// The versions of a model that a request asks for; at least one.
@@ -64,7 +82,6 @@ fn unsupported<T>(message: impl Into<String>) -> Answer<T> {
     answer(Err(Error::new(Code::Unsupported, message)))
 }
 
-const NO_LOADING: &str = "this server does not load or unload models on request";
 /// Triton's name of the extension.
 const SHARED_MEMORY: &str = "system_shared_memory";
 
@@ -117,9 +134,10 @@ impl<S: Upstream> GrpcInferenceService for Meta<S> {
     async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Answer<RepositoryIndexResponse> {
         let only_ready = request.into_inner().ready;
         let catalog = self.upstream.catalog();
-        let found = models::all(&catalog).into_iter().filter(|model| model.ready || !only_ready);
         let draining = catalog.draining || self.leaves();
-        answer(Ok(RepositoryIndexResponse { models: found.map(|model| describe::index(model, draining)).collect() }))
+        let mut models = repository::index(&catalog, &self.upstream.status(), draining);
+        models.retain(|model| model.state == describe::READY || !only_ready);
+        answer(Ok(RepositoryIndexResponse { models }))
     }
 
     async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
@@ -138,16 +156,24 @@ impl<S: Upstream> GrpcInferenceService for Meta<S> {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Answer<RepositoryModelLoadResponse> {
-        let model = request.into_inner().model_name;
-        unsupported(format!("failed to load '{model}': {NO_LOADING}"))
+        let given = self.orders(&request);
+        let (request, catalog) = (request.into_inner(), self.upstream.catalog());
+        let model = request.model_name.clone();
+        let order = given.and_then(|()| repository::load(request, &catalog));
+        let loaded = self.obey(order).await.map(|()| RepositoryModelLoadResponse {});
+        loaded.map(Response::new).map_err(|error| repository::load_failed(&model, &error))
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Answer<RepositoryModelUnloadResponse> {
-        let model = request.into_inner().model_name;
-        unsupported(format!("failed to unload '{model}': {NO_LOADING}"))
+        let given = self.orders(&request);
+        let (request, catalog) = (request.into_inner(), self.upstream.catalog());
+        let model = request.model_name.clone();
+        let order = given.and_then(|()| repository::unload(request, &catalog));
+        let unloaded = self.obey(order).await.map(|()| RepositoryModelUnloadResponse {});
+        unloaded.map(Response::new).map_err(|error| repository::unload_failed(&model, &error))
     }
 
     async fn system_shared_memory_status(

@@ -21,6 +21,7 @@ mod raw;
 mod reflection;
 mod regions;
 mod reply;
+mod repository;
 mod scan;
 mod scatter;
 mod session;

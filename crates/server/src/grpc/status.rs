@@ -85,7 +85,8 @@ pub(super) fn already_exists(message: String) -> Status {
     status_as(tonic::Code::AlreadyExists, &Error::invalid(message))
 }
 
-fn status_as(code: tonic::Code, error: &Error) -> Status {
+/// The status under a gRPC code of its own, which clients know from elsewhere.
+pub(super) fn status_as(code: tonic::Code, error: &Error) -> Status {
     let message = head(&error.message);
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(error.code.name()));

@@ -10,9 +10,9 @@ use axum::routing::{delete, get};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{answer, at_once, guard};
-use crate::Upstream;
+use super::{answer, at_once};
 use crate::route::App;
+use crate::{Upstream, guard};
 
 const QUARANTINE: &str = "/admin/quarantine";
 
@@ -26,7 +26,7 @@ pub(super) fn router<S: Upstream>(app: &Weak<App<S>>) -> Router {
 }
 
 /// The answer, for those who may have it.
-fn guarded<S: Upstream>(
+pub(super) fn guarded<S: Upstream>(
     answer: impl Fn(&App<S>, &Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
 ) -> impl Fn(&App<S>, &Request) -> Result<Response, Error> + Clone + Send + Sync + 'static {
     move |app, request| {

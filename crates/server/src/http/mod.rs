@@ -2,12 +2,14 @@
 
 mod admin;
 mod explain;
-mod guard;
 mod health;
 mod metrics;
+mod page;
+mod status;
+mod workers;
 
 use std::future::{Ready, ready};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyserve_core::{Code, Error};
@@ -21,8 +23,6 @@ use serde_json::{Value, json};
 use crate::Upstream;
 use crate::route::App;
 
-pub(crate) use guard::Peer;
-
 const JSON: &str = "application/json";
 
 /// The header that names the code of the closed set; several codes share one status.
@@ -30,8 +30,9 @@ const CODE: &str = "x-anyserve-code";
 
 /// Every HTTP path. The router is part of the app, so it holds it weakly.
 pub(crate) fn router<S: Upstream>(app: &Weak<App<S>>) -> Router {
-    let paths = health::router(app).merge(metrics::router(app)).merge(explain::router(app)).merge(admin::router(app));
-    paths.fallback(unknown).method_not_allowed_fallback(not_allowed)
+    let shown = page::router().merge(status::router(app)).merge(metrics::router(app)).merge(health::router(app));
+    let asked = explain::router(app).merge(admin::router(app)).merge(workers::router(app));
+    shown.merge(asked).fallback(unknown).method_not_allowed_fallback(not_allowed)
 }
 
 /// The answer to a request that failed.
@@ -59,9 +60,17 @@ fn at_once<S: Upstream>(
     app: &Weak<App<S>>,
     answer: impl Fn(&App<S>, &Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
 ) -> impl Fn(Request) -> Ready<Response> + Clone + Send + Sync + 'static {
+    at_once_of(app, move |app, request| answer(app, request))
+}
+
+/// The same, for an answer that keeps the app.
+fn at_once_of<S: Upstream>(
+    app: &Weak<App<S>>,
+    answer: impl Fn(&Arc<App<S>>, &Request) -> Result<Response, Error> + Clone + Send + Sync + 'static,
+) -> impl Fn(Request) -> Ready<Response> + Clone + Send + Sync + 'static {
     let app = app.clone();
     move |request| {
-        let answer = |app: &App<S>| answer(app, &request).unwrap_or_else(|error| failed(&error));
+        let answer = |app: &Arc<App<S>>| answer(app, &request).unwrap_or_else(|error| failed(&error));
         ready(app.upgrade().map_or_else(gone, |app| answer(&app)))
     }
 }

@@ -17,11 +17,13 @@ use anyserve_shm::{Located, RegionPlace, RegionViews, Regions};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, watch};
 
+use super::operated::Operated;
+
 /// A replica. Clones are the same replica.
 #[derive(Clone)]
-pub(crate) struct Fake(Arc<Inner>);
+pub(crate) struct Fake(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     catalog: watch::Sender<Arc<Catalog>>,
     /// Requests that "gate" lets pass.
     gate: Semaphore,
@@ -38,6 +40,8 @@ struct Inner {
     /// Where outputs go that are wanted in shared memory.
     regions: Option<Arc<Regions>>,
     views: RegionViews,
+    /// What operators see and order.
+    pub(super) operated: Operated,
 }
 
 /// Counts as held until dropped.
@@ -67,6 +71,7 @@ impl Fake {
             crowd: AtomicUsize::new(0),
             regions,
             views: RegionViews::default(),
+            operated: Operated::default(),
         }))
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod operated;
 pub(crate) mod raw;
 pub(crate) mod shelf;
 

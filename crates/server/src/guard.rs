@@ -18,7 +18,7 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 ///
 /// # Errors
 /// `FORBIDDEN` or `UNAUTHENTICATED`, with what to do about it.
-pub(super) fn check(token: Option<&AdminToken>, headers: &HeaderMap, extensions: &Extensions) -> Result<(), Error> {
+pub(crate) fn check(token: Option<&AdminToken>, headers: &HeaderMap, extensions: &Extensions) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) {
         return Err(Error::new(
             Code::Forbidden,
