@@ -38,6 +38,8 @@ pub struct HandlerLimits {
 pub struct GroupLoad {
     /// Requests that wait.
     pub queued: usize,
+    /// Requests that wait for no worker in particular: one more would help.
+    pub open: usize,
     /// Requests that are with a worker.
     pub in_flight: usize,
     /// Workers that take requests.
@@ -142,6 +144,7 @@ impl Group {
         let workers = self.takers();
         GroupLoad {
             queued: self.queue.total(),
+            open: self.queue.open(),
             in_flight: self.workers.iter().map(|worker| worker.requests().len()).sum(),
             workers,
             down: self.down,

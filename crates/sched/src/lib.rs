@@ -23,6 +23,7 @@ mod group;
 mod job;
 mod level;
 mod pace;
+mod pool;
 mod quarantine;
 mod queue;
 mod sequence;
@@ -40,6 +41,7 @@ pub use dispatcher::{
 };
 pub use group::{GroupId, GroupLoad, HandlerLimits};
 pub use job::{Job, Payload};
+pub use pool::{PlaceEvent, PlaceId, PoolAction, PoolError, PoolGroup, PoolPolicy, Pools};
 pub use quarantine::{Quarantine, Record, Standing};
 pub use service_time::ServiceTime;
 pub use ticket::Ticket;

@@ -155,6 +155,11 @@ impl Queue {
         self.alone
     }
 
+    /// Waiting requests that could run on a worker that is not there yet.
+    pub(crate) fn open(&self) -> usize {
+        self.anywhere.iter().sum::<usize>() + self.alone
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.total
     }
