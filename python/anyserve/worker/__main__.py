@@ -13,7 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from anyserve import _core
+from anyserve._groups import DEFAULT_GROUP
+from anyserve.app import AnyServe
 from anyserve.worker.loader import LoadError, load
+
+__all__ = ["CANNOT_START", "TOKEN", "log_to_stderr", "main", "run", "write_by_line"]
 
 TOKEN = "ANYSERVE_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 CANNOT_START = 2
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     # A token in the environment would be inherited by whatever the handlers start.
     token = os.environ.pop(TOKEN, "")
-    _write_by_line()
+    write_by_line()
     # Ctrl-C in a terminal reaches every process; who stops is for the runtime to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -39,8 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoadError as error:
         _report(options, token, error)
         return CANNOT_START
-    _log_to_stderr()
-    _core.run_worker(options.socket, options.worker_id, token, app.handlers)
+    return run(app, DEFAULT_GROUP, options.socket, options.worker_id, token)
+
+
+def run(app: AnyServe, group_name: str, socket: str, worker_id: int, token: str) -> int:
+    """Be a worker of a group, from the loaded app to the end.
+
+    Args:
+        app: the app.
+        group_name: which of its groups.
+        socket: path of the runtime's socket.
+        worker_id: the number that the runtime gave this worker.
+        token: the secret that the runtime gave this worker.
+
+    Returns:
+        The exit code: 0 after a drain or when the runtime has gone.
+    """
+    log_to_stderr()
+    (group,) = (group for group in app.groups if group.name == group_name)
+    _core.run_worker(socket, worker_id, token, group.handlers)
     return 0
 
 
@@ -61,7 +82,8 @@ def _report(options: argparse.Namespace, token: str, error: LoadError) -> None:
         sys.stderr.write(f"{error.trace}{error.message}\n")
 
 
-def _write_by_line() -> None:
+def write_by_line() -> None:
+    """Write each line when it ends."""
     # Into a pipe Python writes by block, so that the log would lag behind and lose its end with the process; unbuffered
     # it writes every piece of a print, and lines of different threads would mix.
     for stream in (sys.stdout, sys.stderr):
@@ -69,7 +91,8 @@ def _write_by_line() -> None:
             stream.reconfigure(line_buffering=True, write_through=False)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Log to stderr, unless the app has set logging up."""
     # After the app is loaded: where it has set logging up itself, this does nothing.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 

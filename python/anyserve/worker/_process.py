@@ -1,6 +1,7 @@
 """What the worker's Rust half asks of Python: its signals, and what to say of an exception."""
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -27,6 +28,19 @@ def handle_signals(terminate: Callable[[int, FrameType | None], None]) -> None:
         # Ctrl-C in a terminal reaches the whole group; who stops, and when, is for the runtime to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, terminate)
+
+
+def after_fork() -> None:
+    """Make a worker that was forked differ from its siblings where they must not be alike: in their random states.
+
+    Python's own `random` sees to itself. A generator object that the app made at module level cannot be found: it is
+    the same in every worker.
+    """
+    seed = int.from_bytes(os.urandom(4), "little")
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
 
 
 def describe(error: BaseException) -> tuple[str, str, str | None, float | None]:

@@ -34,6 +34,7 @@ mod session;
 mod share;
 mod table;
 mod task;
+mod template;
 mod threaded;
 mod watch;
 
@@ -65,6 +66,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<exchange::BatchExchange>()?;
     module.add_class::<threaded::Server>()?;
     module.add_class::<Terminate>()?;
+    module.add_class::<template::Template>()?;
+    module.add_class::<template::Fork>()?;
     module.add_function(wrap_pyfunction!(run_worker, module)?)?;
     module.add_function(wrap_pyfunction!(report_start_failure, module)?)
 }
@@ -98,8 +101,7 @@ fn report_start_failure(
     message: &str,
     traceback: &str,
 ) -> PyResult<()> {
-    let code = if kind == "internal" { Code::Internal } else { Code::InvalidInput };
-    let failed = message::Failed::from(&Error::new(code, message).with_traceback(traceback));
+    let failed = start_failure(kind, message, traceback);
     let hello = hello(worker_id, token, &[]);
     py.detach(|| {
         let socket = UnixStream::connect(socket)?;
@@ -107,6 +109,11 @@ fn report_start_failure(
         send_now(&socket, &Frame::with_meta(Kind::Failed, 0, &failed))
     })?;
     Ok(())
+}
+
+fn start_failure(kind: &str, message: &str, traceback: &str) -> message::Failed {
+    let code = if kind == "internal" { Code::Internal } else { Code::InvalidInput };
+    message::Failed::from(&Error::new(code, message).with_traceback(traceback))
 }
 
 fn hello(worker: u32, token: &str, rows: &[Row]) -> message::Hello {
