@@ -11,6 +11,7 @@ from typing import Any, Literal, Never, Self, SupportsIndex, TypeAlias, final
 
 import numpy.typing as npt
 
+from anyserve._groups import Group
 from anyserve.handlers import Handler
 from anyserve.objects import Objects
 from anyserve.worker._life import Life
@@ -618,6 +619,85 @@ class _Server:
 @final
 class _Terminate:
     def __call__(self, _signal: object, _frame: object) -> None: ...
+
+@final
+class _Template:
+    """A template's connection to its runtime. The kernel ends the process when the runtime ends.
+
+    Args:
+        socket: path of the runtime's socket.
+        token: the secret that the runtime gave this template.
+
+    Raises:
+        OSError: the runtime cannot be reached.
+    """
+
+    def __new__(cls, socket: str, token: str) -> _Template: ...
+    def manifest(self, groups: Iterable[Group], files: Sequence[str], no_fork: str) -> None:
+        """Tell what the app has.
+
+        Args:
+            groups: the app's worker groups.
+            files: absolute paths of what it was loaded from.
+            no_fork: why this process cannot fork workers; empty if it can.
+
+        Raises:
+            ValueError: a group has a value that no group can have.
+            OSError: the runtime has gone.
+        """
+
+    def failed(self, kind: Literal["target", "import", "app", "internal"], message: str, traceback: str) -> None:
+        """Tell why the app cannot be loaded; see `report_start_failure`.
+
+        Raises:
+            OSError: the runtime has gone.
+        """
+
+    def next(self) -> _Fork | None:
+        """Wait for the next order; ``None`` when the runtime has gone.
+
+        Raises:
+            ValueError: the runtime broke a rule of the socket.
+        """
+
+    def forked(self, worker: int, pid: int, failed: str) -> None:
+        """Answer an order.
+
+        Args:
+            worker: its number.
+            pid: the worker's process; 0 if there is none.
+            failed: why there is none; empty if there is one.
+
+        Raises:
+            OSError: the runtime has gone.
+        """
+
+    def adopted(self, within_s: float) -> bool:
+        """Wait until this process is the runtime's child, and have the kernel end it when the runtime ends.
+
+        Returns:
+            Whether it is.
+        """
+
+    def close(self) -> None:
+        """Close the socket in this process; those that it was forked from or has forked keep it."""
+
+@final
+class _Fork:
+    @property
+    def worker(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def socket(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+    @property
+    def environment(self) -> list[tuple[str, str]]: ...
 
 # === client: what `anyserve.client` is built on ===
 

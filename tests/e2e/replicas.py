@@ -139,7 +139,7 @@ class Replica:
 
     def workers(self) -> set[int]:
         """Processes of its workers that live now."""
-        found = {pid for pid in children(self.process.pid) if b"anyserve.worker" in command_line(pid)}
+        found = {pid for pid in children(self.process.pid) if name_of(pid) == "anyserve-worker"}
         self.seen_workers |= found
         return found
 
@@ -192,6 +192,14 @@ def command_line(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def name_of(pid: int) -> str:
+    """The name of a process; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def lives(pid: int) -> bool:

@@ -23,7 +23,7 @@ def calls(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("ANYSERVE_WORKER_TOKEN", "secret")
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(worker, "_write_by_line", lambda: None)
+    monkeypatch.setattr(worker, "write_by_line", lambda: None)
     made = []
     monkeypatch.setattr(_core, "run_worker", lambda *arguments: made.append(("run", *arguments)) or 0)
     monkeypatch.setattr(_core, "report_start_failure", lambda *arguments: made.append(("failed", *arguments)))

@@ -21,6 +21,8 @@ from anyserve.worker._limits import be_nice, limit_memory
 from anyserve.worker._process import users_traceback
 from anyserve.worker.loader import LoadError, load
 
+__all__ = ["CANNOT_START", "TOKEN", "log_to_stderr", "main", "run", "write_by_line"]
+
 TOKEN = "ANYSERVE_WORKER_TOKEN"  # noqa: S105 - the name of a variable
 CANNOT_START = 2
 
@@ -37,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     # A token in the environment would be inherited by whatever the handlers start.
     token = os.environ.pop(TOKEN, "")
-    _write_by_line()
+    write_by_line()
     # Ctrl-C in a terminal reaches every process; who stops is for the runtime to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         app = load(options.target, factory=options.factory)
     except LoadError as error:
         return _report(options.socket, options.worker_id, token, error)
-    _log_to_stderr()
+    log_to_stderr()
     return run(app, options.group, options.socket, options.worker_id, token)
 
 
@@ -112,7 +114,8 @@ def _report(socket: str, worker_id: int, token: str, error: LoadError) -> int:
     return CANNOT_START
 
 
-def _write_by_line() -> None:
+def write_by_line() -> None:
+    """Write each line when it ends."""
     # Into a pipe Python writes by block, so that the log would lag behind and lose its end with the process; unbuffered
     # it writes every piece of a print, and lines of different threads would mix.
     for stream in (sys.stdout, sys.stderr):
@@ -120,7 +123,8 @@ def _write_by_line() -> None:
             stream.reconfigure(line_buffering=True, write_through=False)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Log to stderr, unless the app has set logging up."""
     # After the app is loaded: where it has set logging up itself, this does nothing.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 

@@ -35,6 +35,7 @@ mod session;
 mod share;
 mod table;
 mod task;
+mod template;
 mod threaded;
 mod watch;
 
@@ -46,6 +47,7 @@ use anyserve_core::{Code, Error};
 use anyserve_wire::{Frame, Kind, message};
 use pyo3::prelude::*;
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::set_name;
 
 use life::Life;
 use link::{Link, send_now};
@@ -63,6 +65,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<exchange::BatchExchange>()?;
     module.add_class::<threaded::Server>()?;
     module.add_class::<Terminate>()?;
+    module.add_class::<template::Template>()?;
+    module.add_class::<template::Fork>()?;
     module.add_function(wrap_pyfunction!(run_worker, module)?)?;
     module.add_function(wrap_pyfunction!(report_start_failure, module)?)
 }
@@ -78,6 +82,8 @@ fn run_worker(
     life: &Bound<'_, PyAny>,
 ) -> PyResult<u8> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    // Forked ones have their template's command line; `ps` and `top` tell them apart by this.
+    set_name(c"anyserve-worker").map_err(io::Error::from)?;
     let rows = rows_of(handlers)?;
     let hello = hello(worker_id, token, &rows);
     let link = py.detach(|| Link::open(socket, &hello))?;
@@ -102,8 +108,7 @@ fn report_start_failure(
     message: &str,
     traceback: &str,
 ) -> PyResult<()> {
-    let code = if kind == "internal" { Code::Internal } else { Code::InvalidInput };
-    let failed = message::Failed::from(&Error::new(code, message).with_traceback(traceback));
+    let failed = start_failure(kind, message, traceback);
     let hello = hello(worker_id, token, &[]);
     py.detach(|| {
         let socket = UnixStream::connect(socket)?;
@@ -111,6 +116,11 @@ fn report_start_failure(
         send_now(&socket, &Frame::with_meta(Kind::Failed, 0, &failed))
     })?;
     Ok(())
+}
+
+fn start_failure(kind: &str, message: &str, traceback: &str) -> message::Failed {
+    let code = if kind == "internal" { Code::Internal } else { Code::InvalidInput };
+    message::Failed::from(&Error::new(code, message).with_traceback(traceback))
 }
 
 fn hello(worker: u32, token: &str, rows: &[Row]) -> message::Hello {

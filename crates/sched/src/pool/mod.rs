@@ -148,6 +148,21 @@ impl Pools {
         Ok(())
     }
 
+    /// Adds a group of a newer load of the app, beside the groups whose place it is going to take: whether the fewest
+    /// workers of all fit together is not asked, it has what they leave.
+    ///
+    /// # Errors
+    /// As [`add_group`](Self::add_group), but never [`PoolError::Crowded`].
+    pub fn add_beside(&mut self, id: GroupId, group: PoolGroup) -> Result<(), PoolError> {
+        if self.members.contains_key(&id) {
+            return Err(PoolError::Taken { group: id });
+        }
+        let amounts = self.ledger.amounts(&group.needs)?;
+        check_bounds(group.min, group.max)?;
+        self.members.insert(id, Member::new(group, amounts));
+        Ok(())
+    }
+
     /// Moves the bounds of a group.
     ///
     /// # Errors
