@@ -219,7 +219,14 @@ def test_a_forked_worker_serves_like_any_other(start):
 
 
 def test_a_worker_is_our_child_in_a_group_of_its_own_with_its_own_outputs_and_environment(start):
-    template = start("import atexit\natexit.register(print, 'over')\n")
+    template = start("""
+import atexit, ctypes
+atexit.register(print, "over")
+def death_signal():
+    number = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(number))
+    return number.value
+""")
     template.manifest()
     worker = template.worker({"environment": [{"name": "A", "value": "b"}, {"name": "PATH", "value": "/p"}]})
     pid = worker.forked["pid"]
@@ -227,6 +234,7 @@ def test_a_worker_is_our_child_in_a_group_of_its_own_with_its_own_outputs_and_en
         (os.getpid(), pid, "b", "/p")
     )
     assert evaluated(worker, "'ANYSERVE_WORKER_TOKEN' in os.environ") == "False"
+    assert evaluated(worker, "death_signal()") == "9", "it ends when the runtime ends"
     evaluated(worker, "(print('to stdout'), print('to stderr', file=sys.stderr))")
     assert evaluated(worker, "sys.stdin.read()") == ""
     worker.send(Frame("Drain", 0))
@@ -358,3 +366,38 @@ def test_whatever_a_worker_raises_it_never_becomes_a_template(start):
     answer = template.fork(socket="/nowhere")
     assert os.waitstatus_to_exitcode(os.waitpid(answer["pid"], 0)[1]) == 1
     assert evaluated(template.worker(), "7") == "7"
+
+
+IMPATIENT = "sys.modules['__main__'].PATIENCE_S = 1.0\n"
+
+
+def test_a_process_that_hangs_between_template_and_worker_is_ended(start):
+    template = start(
+        IMPATIENT
+        + """
+import signal
+from pathlib import Path
+def middle():
+    if Path("hang").exists():
+        Path("hang").unlink()
+        signal.pause()
+os.register_at_fork(after_in_child=middle)
+"""
+    )
+    template.manifest()
+    (template.folder / "hang").touch()
+    answer = template.fork()
+    assert answer["pid"] == 0
+    assert "was not there within" in answer["failed"]
+    assert "between template and worker had to be killed" in answer["failed"]
+    assert template.fork(socket="/nowhere")["failed"] == "", "the next one is carried out"
+
+
+def test_a_worker_that_hangs_before_it_is_there_is_ended(start):
+    template = start(IMPATIENT)
+    template.manifest()
+    os.mkfifo(template.folder / "nobody-reads")
+    answer = template.fork(stdout=str(template.folder / "nobody-reads"))
+    assert answer["pid"] == 0
+    assert "was not there within" in answer["failed"]
+    assert template.fork(socket="/nowhere")["failed"] == "", "the next one is carried out"

@@ -232,7 +232,8 @@ def _fork(line: _Template, app: AnyServe, order: _Fork) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         elif why and not pid:
-            why = f"{why}; the process between template and worker ended with {ended}"
+            how = "had to be killed" if ended is None else f"ended with {ended}"
+            why = f"{why}; the process between template and worker {how}"
         line.forked(order.worker, 0 if why else pid, why)
         # One that has died meanwhile is seen by the runtime.
         with suppress(OSError):
