@@ -1,6 +1,7 @@
 """The worker's process: its signals, what to say of an exception, and what is its own after a fork."""
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -11,7 +12,8 @@ from types import FrameType, TracebackType
 
 from anyserve.errors import AnyServeError, HandlerError
 
-_OWN = str(Path(__file__).parent.parent)
+_OWN = (str(Path(__file__).parent.parent), str(Path(os.__file__).parent / "asyncio"))
+"""Where the code lies that leads to a handler or a hook."""
 _LONGEST_LOG = 16 << 10
 """Characters of a traceback that are logged: its end, where the exception is."""
 
@@ -81,7 +83,8 @@ def users_traceback(error: BaseException) -> str:
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames of this package that lead to the handler."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
-        trace = trace.tb_next
-    return trace
+    """Leave out the frames of this package and of the event loop that lead to the user's code, if it got there."""
+    part = trace
+    while part is not None and part.tb_frame.f_code.co_filename.startswith(_OWN):
+        part = part.tb_next
+    return part or trace

@@ -1,6 +1,6 @@
 //! The connection to the runtime: hello and welcome, then frames out.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,12 +9,10 @@ use std::time::Instant;
 
 use anyserve_core::{Limits, StoreId};
 use anyserve_shm::{Attached, Layout, PlaneAt, SlotTable};
-use anyserve_wire::{Decoder, Frame, Kind, message};
+use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, message};
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
-use rustix::net::RecvFlags;
 
-use super::inbox::read;
 use super::outbox::{Outbox, Outgoing};
 use super::places::Memory;
 
@@ -139,19 +137,28 @@ pub(super) fn send_now(mut socket: &UnixStream, frame: &Frame) -> io::Result<()>
     io::Write::write_all(&mut socket, &frame.to_bytes())
 }
 
+/// Reads the welcome, and not a byte of what comes behind it: that is the inbox's.
 fn read_welcome(socket: &UnixStream) -> io::Result<message::Welcome> {
     let mut decoder = Decoder::new(Limits::default());
-    loop {
-        if let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
-            if frame.kind != Kind::Welcome {
-                return Err(io::Error::other(format!("the runtime answered hello with a {:?} frame", frame.kind)));
-            }
-            return frame.message().map_err(io::Error::other);
-        }
-        match read(socket, &mut decoder.buffer(), RecvFlags::empty()) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the runtime closed the socket")),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let mut head = [0; HEADER_LEN];
+    read_exact(socket, &mut head)?;
+    let header = Header::decode(&head).map_err(io::Error::other)?;
+    if header.kind != Kind::Welcome || header.body_len > 0 {
+        let (kind, len) = (header.kind, header.body_len);
+        return Err(io::Error::other(format!("the runtime answered hello with a {kind:?} frame with {len} bytes")));
     }
+    // It compares the lengths with the limits, so that what is reserved next is not the peer's to say.
+    let mut frames = decoder.feed(&head).map_err(io::Error::other)?;
+    let mut meta = vec![0; usize::try_from(header.meta_len).unwrap_or(usize::MAX)];
+    read_exact(socket, &mut meta)?;
+    frames.extend(decoder.feed(&meta).map_err(io::Error::other)?);
+    let welcome = frames.first().ok_or_else(|| io::Error::other("the welcome has no end"))?;
+    welcome.message().map_err(io::Error::other)
+}
+
+fn read_exact(mut socket: &UnixStream, room: &mut [u8]) -> io::Result<()> {
+    socket.read_exact(room).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the runtime closed the socket"),
+        _ => error,
+    })
 }

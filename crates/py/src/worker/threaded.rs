@@ -23,13 +23,14 @@ pub(crate) struct Server {
 
 /// Serves until the runtime says drain and everything is answered, or closes the socket.
 pub(super) fn run(py: Python<'_>, session: &Arc<Session>, router: &Router, life: &Life<'_>) -> PyResult<Exit> {
+    // Before anything of the app's runs: a limit of memory has room for their stacks now.
+    start_servers(py, session, router)?;
     let bridge = if router.has_loop() { Some(Bridge::new(py, session, router)?) } else { None };
     let reading = Arc::clone(session);
     thread::Builder::new().name("anyserve-reader".to_owned()).spawn(move || read(&reading))?;
     if !life.start()? {
         return Ok(Exit::CannotStart);
     }
-    start_servers(py, session, router)?;
     loop {
         match &bridge {
             Some(bridge) => drop(py.import("anyserve.worker.loop")?.call_method1("serve", (bridge, life.hooks()))?),
