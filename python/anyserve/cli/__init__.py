@@ -1,8 +1,9 @@
 """The command `anyserve`.
 
 This module decides which command is meant and turns every mistake of the user's into one message and exit code 2.
-`commands` has the options, `progress` shows a start, `values` reads and shows tensors, `ask` questions a replica for
-`explain` and `quarantine`. They are imported when they are needed: `anyserve bench` and the workers pay for none.
+`commands` and `operate` have the options, `progress` shows a start, `values` reads and shows tensors, `ask` questions
+a replica for whatever is told of it or ordered. They are imported when they are needed: `anyserve bench` and the
+workers pay for none.
 """
 
 import sys
@@ -11,7 +12,7 @@ from difflib import get_close_matches
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "call", "explain", "quarantine", "bench")
+COMMANDS = ("serve", "call", "explain", "status", "workers", "models", "drain", "quarantine", "bench")
 ROOT_OPTIONS = ("--help", "--version")
 
 USAGE_ERROR = 2

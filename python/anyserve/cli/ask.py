@@ -1,13 +1,14 @@
 """Questions to a running replica over its HTTP side, with the standard library's client."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from socket import gaierror
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 _TIMEOUT_S = 30.0
+_MAX_EVENT = 64 << 20
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -19,7 +20,14 @@ class NoAnswerError(Exception):
     """A question that was put and not answered; the message begins with a code and has the fix."""
 
 
-def ask(endpoint: str, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Any:
+def ask(
+    endpoint: str,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float | None = _TIMEOUT_S,
+) -> Any:
     """Ask a replica.
 
     Args:
@@ -27,6 +35,7 @@ def ask(endpoint: str, path: str, *, method: str = "GET", headers: Mapping[str, 
         path: what is asked for, percent-encoded, such as ``/explain?type=chat``.
         method: the HTTP method.
         headers: names and values, printable ASCII.
+        timeout_s: seconds of silence after which it is given up; ``None`` waits for as long as it takes.
 
     Returns:
         What the JSON of the answer says.
@@ -38,7 +47,7 @@ def ask(endpoint: str, path: str, *, method: str = "GET", headers: Mapping[str, 
     for name, value in (headers or {}).items():
         if not (value.isascii() and value.isprintable()):
             raise BadQuestionError(f"what is sent as {name} has to be printable ASCII")
-    connection = _connection(_read_endpoint(endpoint))
+    connection = _connection(_read_endpoint(endpoint), timeout_s)
     try:
         connection.request(method, path, headers=dict(headers or {}))
         return _read(connection.getresponse(), endpoint)
@@ -46,6 +55,39 @@ def ask(endpoint: str, path: str, *, method: str = "GET", headers: Mapping[str, 
         raise NoAnswerError(_unreachable(endpoint, error)) from error
     finally:
         connection.close()
+
+
+def events(endpoint: str, path: str) -> Iterator[Any]:
+    """Read what a replica tells again and again, for as long as it does.
+
+    Args:
+        endpoint: host and port, with ``https://`` in front if the connection is encrypted.
+        path: where it tells, as server-sent events.
+
+    Yields:
+        What the JSON of each event says.
+
+    Raises:
+        BadQuestionError: no endpoint can be read out of ``endpoint``.
+        NoAnswerError: the replica cannot be reached, refuses, or ends what it tells.
+    """
+    connection = _connection(_read_endpoint(endpoint), _TIMEOUT_S)
+    try:
+        connection.request("GET", path, headers={"Accept": "text/event-stream"})
+        response = connection.getresponse()
+        if response.headers.get_content_type() != "text/event-stream":
+            _read(response, endpoint)
+            raise NoAnswerError(f"UNAVAILABLE: what answers on {endpoint} is no replica of AnyServe")
+        while line := response.readline(_MAX_EVENT):
+            if line.startswith(b"data:"):
+                yield json.loads(line[len(b"data:") :])
+    except (OSError, HTTPException) as error:
+        raise NoAnswerError(_unreachable(endpoint, error)) from error
+    except ValueError:
+        raise NoAnswerError(f"INTERNAL: what {endpoint} tells is no JSON") from None
+    finally:
+        connection.close()
+    raise NoAnswerError(f"UNAVAILABLE: {endpoint} has ended the connection: the replica stops, or has stopped")
 
 
 def _read_endpoint(endpoint: str) -> SplitResult:
@@ -59,9 +101,9 @@ def _read_endpoint(endpoint: str) -> SplitResult:
     return url
 
 
-def _connection(url: SplitResult) -> HTTPConnection:
+def _connection(url: SplitResult, timeout_s: float | None) -> HTTPConnection:
     kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-    return kind(url.hostname or "", url.port or _PORTS[url.scheme], timeout=_TIMEOUT_S)
+    return kind(url.hostname or "", url.port or _PORTS[url.scheme], timeout=timeout_s)
 
 
 def _read(response: HTTPResponse, endpoint: str) -> Any:

@@ -2,19 +2,18 @@
 
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from anyserve.cli import operate
+from anyserve.cli.command import FAILED, Endpoint, Once, Refused, Token, print_answer
 from anyserve.errors import StartError
 
 USAGE_ERROR = 2
-FAILED = 1
 MAX_PORT = 65535
 MOST = 2**32 - 1  # What the runtime can take at all; it has narrower bounds of its own, and says so.
 
@@ -25,22 +24,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-class Refused(typer.TyperException):
-    """A command line that cannot be carried out; the message has the fix."""
-
-
-class Once(TyperCommand):
-    """A command whose options may each be given once: the last of two would win without a word."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse an option that stands twice, then parse as ever."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        for parameter, times in Counter(order).items():
-            if times > 1 and not getattr(parameter, "multiple", False):
-                raise Refused(f"the option {parameter.opts[0]} is given {times} times; keep one of them")
-        return super().parse_args(ctx, args)
 
 
 def invoke(arguments: Sequence[str]) -> int:
@@ -258,9 +241,6 @@ def _signals_left_to_the_runtime() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-Endpoint = Annotated[str, typer.Option(envvar="ANYSERVE_ENDPOINT", help="Where the replica listens.")]
-
-
 @cli.command(cls=Once)
 def call(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model name, or a selector such as type=echo,lang=en.")],
@@ -315,15 +295,11 @@ def explain(
         found = explanation(endpoint, conditions or [], name=name, priority=priority, tenant=tenant)
         return json.dumps(found, ensure_ascii=False) if as_json else shown(found)
 
-    return _print(answer)
+    return print_answer(answer)
 
 
 quarantine = typer.Typer(help="What is refused because it killed workers.", add_completion=False, rich_markup_mode=None)
 cli.add_typer(quarantine, name="quarantine")
-
-Token = Annotated[
-    str | None, typer.Option(envvar="ANYSERVE_ADMIN_TOKEN", help="The replica's --admin-token.", show_default=False)
-]
 
 
 @quarantine.command("list", cls=Once)
@@ -331,7 +307,7 @@ def list_quarantined(*, endpoint: Endpoint = "127.0.0.1:8000", token: Token = No
     """List the fingerprints that are refused now."""
     from anyserve.cli.quarantine import listed
 
-    return _print(lambda: listed(endpoint, token))
+    return print_answer(lambda: listed(endpoint, token))
 
 
 @quarantine.command(cls=Once)
@@ -347,20 +323,10 @@ def release(
 
     if (fingerprint is None) != every:
         raise Refused("write one fingerprint of `anyserve quarantine list`, or --all, and not both")
-    return _print(lambda: released(endpoint, fingerprint, token))
+    return print_answer(lambda: released(endpoint, fingerprint, token))
 
 
-def _print(answer: Callable[[], str]) -> int:
-    from anyserve.cli.ask import BadQuestionError, NoAnswerError
-
-    try:
-        print(answer(), flush=True)
-    except BadQuestionError as error:
-        raise Refused(str(error)) from None
-    except NoAnswerError as error:
-        print(f"anyserve: {error}", file=sys.stderr)
-        return FAILED
-    return 0
+operate.add_to(cli)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)

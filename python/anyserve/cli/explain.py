@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from anyserve.cli.ask import BadQuestionError, ask
+from anyserve.cli.tables import aligned
 
 _SIGNS = re.compile(r"[=!<>(),\"]|\s(in|notin)\s")
 _WORD = re.compile(r"[A-Za-z0-9_\-./:@+]+")
@@ -67,7 +68,7 @@ def shown(answer: Mapping[str, Any]) -> str:
     candidates = answer["candidates"]
     lines = [f"{answer['query']} {_decided(answer['decision'])}"]
     if candidates:
-        lines += ["", *_aligned([("", *_COLUMNS), *map(_row, candidates)])]
+        lines += ["", *aligned([("", *_COLUMNS), *map(_row, candidates)])]
     if more := answer.get("more"):
         lines.append(f"and {more} more")
     return "\n".join(lines)
@@ -105,11 +106,6 @@ def _matched(candidate: Mapping[str, Any]) -> str:
         return f"no: {candidate['why']}"
     others = candidate["unmentioned"]
     return f"matches, with {others} other key{'' if others == 1 else 's'}" if others else "matches"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _time(ms: float) -> str:
