@@ -27,6 +27,14 @@ class Calls:
     def now(self, model: str, name: str = "", timeout_s: float = WATCHDOG_S):
         return self(model, name, timeout_s).result(WATCHDOG_S)
 
+    def text(self, model: str, output: str) -> str:
+        return text_of(self.now(model), output)
+
+
+def text_of(result, output: str) -> str:
+    """The one text of an output."""
+    return result[output][0].decode()
+
 
 @pytest.fixture
 def calls():
@@ -82,12 +90,12 @@ def test_a_worker_sees_its_gpus_its_tokens_and_its_groups_variables(replica, cal
     for number in range(2):
         ask.replica.noted(f"reached-gated-{number}")
         ask.replica.allow(f"go-gated-{number}")
-    gpus = [call.result(WATCHDOG_S)["gpus"][0] for call in both]
+    gpus = [text_of(call.result(WATCHDOG_S), "gpus") for call in both]
     assert sorted(gpus) == ["0", "1"], "each of the two has one that the other has not"
-    assert ask.now("plain")["gpus"][0] == "", "who asks for none sees none"
-    assert ask.now("one")["tokens"][0] == "token=1"
-    assert ask.now("always")["mark"][0] == "own"
-    assert ask.now("one")["mark"][0] == "unset"
+    assert ask.text("plain", "gpus") == "", "who asks for none sees none"
+    assert ask.text("one", "tokens") == "token=1"
+    assert ask.text("always", "mark") == "own"
+    assert ask.text("one", "mark") == "unset"
 
 
 def test_workers_are_forked_off_one_process_that_has_loaded_the_app(replica, calls):
@@ -120,8 +128,8 @@ def test_two_groups_share_one_token_and_what_is_in_flight_is_finished_first(repl
     until(lambda: groups(served)["other"]["queued"] == 1, "the other request to wait")
     assert (states(served, "other"), used(served, "token")) == ([], 1)
     served.allow("go-gated-a")
-    assert held.result(WATCHDOG_S)["tokens"][0] == "token=1"
-    assert other.result(WATCHDOG_S)["tokens"][0] == "token=1"
+    assert text_of(held.result(WATCHDOG_S), "tokens") == "token=1"
+    assert text_of(other.result(WATCHDOG_S), "tokens") == "token=1"
     assert served.note("one-stop"), "on_stop was called before the token went on"
     assert used(served, "token") == 1
 

@@ -190,7 +190,7 @@ fn within(number: u32, len: usize) -> Option<usize> {
 
 /// Reads into room that was never written, so that a large body is neither zeroed nor copied on its way.
 #[allow(unsafe_code)]
-fn read(socket: &UnixStream, room: &mut impl BufMut, flags: RecvFlags) -> Result<usize, Errno> {
+pub(super) fn read(socket: &UnixStream, room: &mut impl BufMut, flags: RecvFlags) -> Result<usize, Errno> {
     // SAFETY: the slice is only ever written to, by the kernel, and nobody reads from it before that.
     let spare = unsafe { room.chunk_mut().as_uninit_slice_mut() };
     let (read, _) = rustix::net::recv(socket, spare, flags)?.0;
