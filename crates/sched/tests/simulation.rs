@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
-use anyserve_testkit::simulation::{Storm, Tally, Weather, run, storm};
+use anyserve_testkit::simulation::{Storm, Tally, Traffic, Weather, run, storm};
 
 /// What has to happen in so many seeds, or they prove nothing: by name, and the least number in 1000 seeds.
 const EVENTS: [(&str, u64); 38] = [
@@ -98,4 +98,45 @@ fn a_seed_replays_exactly() {
         assert!(!second.lines.is_empty());
     }
     assert_ne!(run(Weather::Storm, 1, false).hash, run(Weather::Storm, 2, false).hash);
+}
+
+/// What has to happen in so many worlds of random traffic, or they prove nothing: the least number in 100 seeds.
+const SWITCHING: [(&str, u64); 13] = [
+    ("answered", 10_000),
+    ("bounds moved", 50),
+    ("bounds refused", 50),
+    ("failed", 300),
+    ("group down", 3),
+    ("killed", 300),
+    ("put to sleep", 100),
+    ("reloads", 50),
+    ("sent to the new group", 50),
+    ("started", 1_000),
+    ("stopped", 1_000),
+    ("unloaded", 100),
+    ("woken", 30),
+];
+
+#[test]
+fn groups_that_share_two_tokens_are_switched_within_the_bounds_of_the_policy() {
+    let test = "groups_that_share_two_tokens_are_switched_within_the_bounds_of_the_policy";
+    let seeds = number("ANYSERVE_SEEDS").unwrap_or(10_000) / 100;
+    for traffic in Traffic::all() {
+        let Some(tally) = run_all(test, Weather::Switching(traffic), seeds) else { continue };
+        eprintln!("{traffic:?}");
+        tally.iter().for_each(|(what, count)| eprintln!("{count:>9} {what}"));
+        let random = traffic == Traffic::Random && seeds >= 100;
+        for (what, least) in SWITCHING.iter().filter(|_| random) {
+            let (count, least) = (tally.of(what), least * seeds / 100);
+            assert!(count >= least, "'{what}' happened {count} times in {seeds} seeds, expected at least {least}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_of_switching_replays_exactly() {
+    for traffic in Traffic::all() {
+        let (first, second) = (run(Weather::Switching(traffic), 7, false), run(Weather::Switching(traffic), 7, true));
+        assert_eq!((first.hash, &first.tally), (second.hash, &second.tally), "{traffic:?}");
+    }
 }

@@ -251,8 +251,16 @@ impl Pools {
         }
     }
 
+    /// A request has to wait in this group. True if it is the first one of a group without a worker: decide at once.
+    /// Otherwise the next look is soon, and this costs next to nothing.
+    pub fn waits(&mut self, id: GroupId, now: Instant) -> bool {
+        let soon = now.checked_add(self.policy.look);
+        self.next_look = self.next_look.into_iter().chain(soon).min();
+        self.members.get(&id).is_some_and(|member| member.hunger.is_none() && member.census().up() == 0)
+    }
+
     /// Looks at all groups, and says what is to be done. To be called after every event of a place, after a change made
-    /// here, when a request has to wait, and at [`next_look`](Self::next_look).
+    /// here, when [`waits`](Self::waits) says so, and at [`next_look`](Self::next_look).
     ///
     /// It costs a step for each group and place, and a sort of the places that could give way if somebody waits.
     pub fn decide(&mut self, load: impl Fn(GroupId) -> GroupLoad, now: Instant, out: &mut Vec<PoolAction>) {
@@ -294,7 +302,8 @@ impl Pools {
         idle.chain(troubled.filter_map(|member| Some(member.trouble?.until))).min()
     }
 
-    /// When `decide` may have something to do although nothing happens; `None` for a pool that is content.
+    /// When to `decide` although nothing happens; `None` for a pool that is content. [`waits`](Self::waits) may bring it
+    /// forward.
     pub fn next_look(&self) -> Option<Instant> {
         self.next_look
     }

@@ -16,16 +16,15 @@
 //! | **Failing places** above `min` give way to whoever waits, and their group starts nothing for 1 s, 2 s, … 30 s. | A crash loop must not take what others could use. |
 //! | **A retired group** starts a worker only if something waits and none is there, and ends its workers when nothing waits or runs. While something waits it gives way to nobody, and it may take even one of another's fewest. | Nothing is lost by a reload. Nothing new joins its queue, so this ends. |
 //!
-//! With `L` the longest start, `R` the longest residency, `D` the longest drain, `T` the smallest shares that there are of a
-//! resource, and a look every `look`:
+//! With a start of `L`, a residency of `R`, a drain of `D`, and a look every `look`:
 //!
-//! - **Switches.** A share changes hands at most once in `L + R`: at most `T × (60 s / (L + R) + 1)` a minute, idle timeouts and
-//!   operators not counted.
+//! - **Switches.** What one worker has changes hands at most once in the shortest `L + R`. Where there is enough for `T` workers
+//!   at a time, at most `T × (60 s / (L + R) + 1)` start or wake in a minute: 80 with two tokens and starts of 500 ms.
+//!   Operators, failures and idle timeouts shorter than `R` come on top.
 //! - **Starvation.** A group before which `n` others wait has a worker after at most
-//!   `starvation + (n + 1) × (L + R + D) + L`, failures not counted.
+//!   `starvation + (n + 1) × (L + R + D + 2 × look) + L`, with the longest of each, failures not counted.
 //!
-//! Source: residency and the bound on waiting as in swapping of processes (Denning, "Thrashing", 1968); strict order of
-//! claims as in resource allocation without starvation (Holt, "Some deadlock properties of computer systems", 1972).
+//! Source: a residency against thrashing as in Denning, "Thrashing: its causes and prevention", 1968.
 
 use std::time::{Duration, Instant};
 

@@ -19,6 +19,7 @@ mod post;
 mod process;
 mod scenario;
 mod storm;
+mod switching;
 mod table;
 mod tally;
 mod trace;
@@ -31,6 +32,7 @@ use world::World;
 
 pub use broken::Broken;
 pub use storm::{Storm, storm};
+pub use switching::Traffic;
 pub use tally::Tally;
 
 /// What kind of world a seed makes.
@@ -40,6 +42,8 @@ pub enum Weather {
     Storm,
     /// One handler, no faults, and tenants that always have something waiting: their shares are measured.
     Fair,
+    /// Groups that share two tokens, and a planner that gives them out.
+    Switching(Traffic),
 }
 
 /// How a run went.
@@ -62,6 +66,7 @@ pub fn run(weather: Weather, seed: u64, told: bool) -> Run {
     let scenario = match weather {
         Weather::Storm => Scenario::storm(seed),
         Weather::Fair => Scenario::fair(seed),
+        Weather::Switching(traffic) => return switching::run(traffic, seed, told),
     };
     World::new(scenario, seed, told).run()
 }
