@@ -89,7 +89,7 @@ mod tests {
         GroupSpec {
             needs: Needs { gpus: 2, tokens },
             workers: Some((0, 2)),
-            idle_timeout: Some(Duration::from_secs(300)),
+            idle_timeout: Some(Duration::from_mins(5)),
             sleeps: true,
             environment: vec![("A".into(), "b".into())],
             python: Some("/venv/bin/python".into()),

@@ -77,7 +77,7 @@ impl Inner {
     /// [`StartError`] if the app cannot be loaded, or its workers need more than there is; nothing has changed then.
     pub(crate) async fn load_app(&self, nursery: &Nursery, number: u32) -> Result<Vec<Arc<WorkerGroup>>, StartError> {
         let (config, Nursery { spawner, directory }) = (self.template_config(), nursery);
-        let started = Template::start(spawner, &config, directory, number).await;
+        let started = Template::start(spawner, &config, directory, self.loads.fetch_add(1, Relaxed)).await;
         let (template, manifest) = started.map_err(|error| self.not_loaded(error))?;
         let Manifest { groups, files, no_fork } = manifest;
         if let Some(why) = &no_fork {

@@ -43,7 +43,7 @@ impl Control for Pool {
 impl Pool {
     fn load(&self, model: &str, workers: Option<u32>) -> Result<Obeyed, Error> {
         self.inner.check_not_leaving()?;
-        let group = self.inner.group_of_model(model).map_err(|error| failed_to("load", model, error))?;
+        let group = self.inner.group_of_model(model)?;
         group.loaded.store(true, Relaxed);
         let mut fleet = self.inner.fleet.lock();
         fleet.pools.set_loaded(group.id, true);
@@ -51,16 +51,15 @@ impl Pool {
         self.inner.dispatch.lock().machine.open_group(group.id);
         if let Some(workers) = workers {
             let max = group.bounds.lock().1.max(workers);
-            self.inner.bound(&group, (workers, max)).map_err(|error| failed_to("load", model, error))?;
+            self.inner.bound(&group, (workers, max))?;
         }
         self.inner.publish_catalog();
-        let (pool, model) = (self.clone(), model.to_owned());
-        let least = workers.unwrap_or(1).max(1);
-        Ok(Box::pin(async move { pool.have(&group, least).await.map_err(|error| failed_to("load", &model, error)) }))
+        let (pool, least) = (self.clone(), workers.unwrap_or(1).max(1));
+        Ok(Box::pin(async move { pool.have(&group, least).await }))
     }
 
     fn unload(&self, model: &str) -> Result<Obeyed, Error> {
-        let group = self.inner.group_of_model(model).map_err(|error| failed_to("unload", model, error))?;
+        let group = self.inner.group_of_model(model)?;
         group.loaded.store(false, Relaxed);
         self.inner.fleet.lock().pools.set_loaded(group.id, false);
         let message = format!("model '{model}' is not at ready state: it was unloaded; load it to serve it again");
@@ -140,15 +139,18 @@ impl Pool {
         })
     }
 
-    /// Waits until so many workers of a group are ready. The planner is held to that number only as long as it takes.
+    /// Waits until so many workers of a group are ready. They are wanted only as long as it takes.
     ///
     /// # Errors
     /// `UNAVAILABLE` with the reason if one does not start, `OVERLOADED` if there are no resources for that many.
     async fn have(&self, group: &Arc<WorkerGroup>, workers: u32) -> Result<(), Error> {
         let (min, max) = *group.bounds.lock();
         let failures = group.failure().0;
+        if workers > max {
+            self.inner.try_bounds(group, (min, workers))?;
+        }
         let held = Held { inner: &self.inner, group };
-        self.inner.try_bounds(group, (min.max(workers), max.max(workers)))?;
+        self.inner.want(group, workers)?;
         self.inner
             .until(|| group.ready_workers() >= workers || group.failure().0 > failures || !group.is_loaded())
             .await;
@@ -162,7 +164,7 @@ impl Pool {
     }
 }
 
-/// The planner is held to a number of workers until this is dropped.
+/// Workers are wanted until this is dropped.
 struct Held<'a> {
     inner: &'a Inner,
     group: &'a WorkerGroup,
@@ -170,8 +172,7 @@ struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let bounds = *self.group.bounds.lock();
-        self.inner.set_bounds(self.group, bounds);
+        let _ = self.inner.want(self.group, 0);
     }
 }
 
@@ -196,6 +197,13 @@ impl Inner {
         let set = self.fleet.lock().pools.set_bounds(group.id, min, max);
         self.replan.notify_one();
         set.map_err(|error| Error::new(Code::Overloaded, error.to_string()))
+    }
+
+    /// Has the planner start so many workers, if there are fewer.
+    pub(crate) fn want(&self, group: &WorkerGroup, workers: u32) -> Result<(), Error> {
+        let wanted = self.fleet.lock().pools.want(group.id, workers);
+        self.replan.notify_one();
+        wanted.map_err(|error| Error::new(Code::Overloaded, error.to_string()))
     }
 
     /// The group whose handlers a KServe client means by this name.
@@ -257,8 +265,4 @@ fn not_found(what: &str, names: BTreeSet<String>) -> Error {
     let names: Vec<_> = names.into_iter().take(MAX_LISTED).collect();
     let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     Error::new(Code::NotFound, format!("{what}; there is {names}"))
-}
-
-fn failed_to(what: &str, model: &str, error: Error) -> Error {
-    Error { message: format!("failed to {what} '{model}': {}", error.message), ..error }
 }

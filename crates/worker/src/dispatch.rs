@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) earlier_deadline: Notify,
     pub(crate) draining: AtomicBool,
     pub(crate) next_worker: AtomicU32,
+    /// How often the app was loaded, or was to be.
+    pub(crate) loads: AtomicU32,
     /// The worker groups: those that requests go to, and what is left of earlier loads of the app.
     pub(crate) groups: ArcSwap<Vec<Arc<WorkerGroup>>>,
     /// Taken before `dispatch`, never after it.
@@ -101,6 +103,7 @@ impl Inner {
             earlier_deadline: Notify::new(),
             draining: AtomicBool::new(false),
             next_worker: AtomicU32::new(1),
+            loads: AtomicU32::new(1),
             groups: ArcSwap::default(),
             fleet: Mutex::new(Fleet::new(pools)),
             replan: Notify::new(),

@@ -43,7 +43,7 @@ impl Pool {
         }
         inner.route_to(&new);
         inner.retire(&old);
-        new.iter().for_each(|group| inner.set_bounds(group, *group.bounds.lock()));
+        new.iter().for_each(|group| _ = inner.want(group, 0));
         tracing::info!(generation = number, "the app was loaded again");
         Ok(())
     }
@@ -63,7 +63,8 @@ impl Inner {
         for group in new {
             let Some(before) = old.iter().find(|old| old.name() == group.name()) else { continue };
             let (min, max) = *group.bounds.lock();
-            self.set_bounds(group, (before.ready_workers().clamp(min, max), max));
+            // As many as there is room for will do.
+            let _ = self.want(group, before.ready_workers().clamp(min, max));
         }
     }
 
@@ -106,14 +107,6 @@ impl Inner {
             fleet.pools.retire(group.id);
         }
         drop(fleet);
-        self.replan.notify_one();
-    }
-
-    /// Has the planner keep a group within these numbers.
-    pub(crate) fn set_bounds(&self, group: &WorkerGroup, (min, max): (u32, u32)) {
-        if let Err(error) = self.fleet.lock().pools.set_bounds(group.id, min, max) {
-            tracing::warn!(group = group.name(), %error, "not as many workers as wanted");
-        }
         self.replan.notify_one();
     }
 }

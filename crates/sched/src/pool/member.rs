@@ -15,6 +15,8 @@ pub(super) struct Member {
     pub(super) amounts: Amounts,
     pub(super) loaded: bool,
     pub(super) retired: bool,
+    /// Workers that somebody waits for, whatever the fewest are.
+    pub(super) wanted: u32,
     pub(super) places: BTreeMap<PlaceId, Place>,
     /// Its load when it was last looked at.
     pub(super) load: GroupLoad,
@@ -72,6 +74,7 @@ impl Member {
             amounts,
             loaded: true,
             retired: false,
+            wanted: 0,
             places: BTreeMap::new(),
             load: GroupLoad::default(),
             start: ServiceTime::default(),
@@ -99,6 +102,11 @@ impl Member {
     /// Workers that it always has.
     pub(super) fn fewest(&self) -> u32 {
         if self.loaded && !self.retired { self.group.min } else { 0 }
+    }
+
+    /// Workers that it is to have now: its fewest, or as many as somebody waits for.
+    pub(super) fn due(&self) -> u32 {
+        if self.loaded && !self.retired { self.group.min.max(self.wanted) } else { 0 }
     }
 
     /// Something waits or runs in it.

@@ -180,6 +180,23 @@ impl Pools {
         fits
     }
 
+    /// Somebody waits for so many workers of a group, until 0 are wanted: they are started as if they were its fewest, but
+    /// may be taken away like any others.
+    ///
+    /// # Errors
+    /// [`PoolError::Unknown`], and [`PoolError::Crowded`] if they need more than there is.
+    pub fn want(&mut self, id: GroupId, workers: u32) -> Result<(), PoolError> {
+        let member = self.members.get_mut(&id).ok_or(PoolError::Unknown { group: id })?;
+        let alone = [(workers, &member.amounts)];
+        self.ledger.check_together(alone.into_iter(), std::iter::empty())?;
+        member.wanted = workers;
+        if workers > 0 {
+            // Whoever asks wants to know whether it starts by now.
+            member.trouble = None;
+        }
+        Ok(())
+    }
+
     /// Whether the fewest workers of all groups fit, and one of each group beside the fewest of the others.
     fn check_room(&self, id: GroupId, member: &Member) -> Result<(), PoolError> {
         let others = self.members.iter().filter(|(other, _)| **other != id).map(|(_, other)| other);

@@ -3,6 +3,7 @@
 //! | rule | why |
 //! | --- | --- |
 //! | **Keep the fewest.** A group has its `min` workers, whatever waits. | That is what the author asked for; a first request then never meets a cold start. |
+//! | **Wanted.** Somebody waits for a number of workers (a model is loaded, a worker ordered, the app loaded again): they are started as if they were the fewest, but are nobody's to keep. | An order is no promise for ever. |
 //! | **First worker.** Something waits and there is no worker: one is started (woken where one sleeps with its GPUs free). | Scale from zero. Waking is a fraction of a start. |
 //! | **One more.** The work that waits, divided by the calls that run together, takes longer than a start, or the oldest has waited longer than that. Not more than can be filled, and none while another fails. | A start that takes longer than the queue helps nobody. A deadline that a start can save is later than the start, and one that is missed without it is sooner than the end of the queue: so these are among them. |
 //! | **One less.** One fewer would have sufficed for the whole `idle_timeout`, nothing waits, and no sequence lives. It sleeps where the class sleeps. | Workers take turns, so idleness shows in how many were filled at once and not in any one of them. |
@@ -67,7 +68,7 @@ pub(super) fn claim(member: &Member, policy: &PoolPolicy, now: Instant) -> Optio
         return None;
     }
     let since = member.hunger.map_or(now, |hunger| hunger.since);
-    if census.up() < member.fewest() || census.up() == 0 && load.queued > 0 {
+    if census.up() < member.due() || census.up() == 0 && load.queued > 0 {
         return Some(Claim { kind: Kind::Need, since });
     }
     let probe = census.up() == 0 && load.down && !member.retired;
@@ -91,7 +92,7 @@ fn wants_more(member: &Member, policy: &PoolPolicy, now: Instant) -> bool {
 /// Since when one worker less would have done, and that it may go at this instant; `None` where it never may.
 pub(super) fn too_many_at(member: &Member) -> Option<Instant> {
     let (census, load) = (member.census(), &member.load);
-    let spare = member.loaded && !member.retired && census.up() > member.fewest() && census.coming == 0;
+    let spare = member.loaded && !member.retired && census.up() > member.due() && census.coming == 0;
     // The dispatcher may not have heard of the last one that was stopped.
     let current = u32::try_from(load.workers).is_ok_and(|workers| workers <= census.ready);
     let timeout = member.group.idle_timeout.filter(|_| spare && current)?;
