@@ -351,6 +351,48 @@ fn no_more_is_drained_than_is_needed_and_nothing_in_vain() {
 }
 
 #[test]
+fn while_one_worker_goes_for_a_group_no_second_one_does() {
+    let mut desk = Desk::new(0, 3, &[group(tokens(1), 0, 3), group(tokens(1), 0, 1)]);
+    desk.wait(A, 9);
+    desk.load(A, |load| load.backlog = 9 * SECOND);
+    desk.decide();
+    desk.started();
+    desk.started();
+    desk.run(A, 0);
+    desk.pass(2 * SECOND);
+    desk.wait(B, 1);
+    assert_eq!(desk.decide(), ["stop 0"]);
+    assert_eq!(desk.pass(60 * SECOND), NOTHING, "however long that takes");
+    assert_eq!(desk.on(0, PlaceEvent::Gone), ["start 3 of B"]);
+}
+
+#[test]
+fn a_place_that_is_over_before_it_was_ready_is_tried_again_later_and_the_planner_says_when() {
+    let mut desk = Desk::new(0, 0, &[group(Needs::default(), 1, 1)]);
+    desk.decide();
+    assert_eq!(desk.on(0, PlaceEvent::Gone), NOTHING);
+    assert_eq!(desk.pools.next_look(), Some(desk.now + SECOND));
+    assert_eq!(desk.pass(SECOND), ["start 1 of A"]);
+}
+
+#[test]
+fn the_first_waiting_request_is_looked_at_at_once_and_the_others_soon() {
+    let mut desk = Desk::new(0, 0, &[group(Needs::default(), 0, 1)]);
+    desk.decide();
+    assert_eq!(desk.pools.next_look(), None);
+    assert!(desk.pools.waits(A, desk.now));
+    desk.wait(A, 1);
+    desk.decide();
+    assert!(!desk.pools.waits(A, desk.now), "it starts");
+    assert_eq!(desk.pools.next_look(), Some(desk.now + PoolPolicy::default().look));
+    desk.started();
+    desk.run(A, 1);
+    desk.decide();
+    assert_eq!(desk.pools.next_look(), None);
+    assert!(!desk.pools.waits(A, desk.now) && desk.pools.next_look().is_some());
+}
+
+#[test]
 fn a_group_never_falls_below_its_fewest_for_others() {
     let mut desk = Desk::new(0, 2, &[group(tokens(1), 1, 2), group(tokens(1), 0, 1)]);
     desk.wait(A, 9);
