@@ -1,4 +1,4 @@
-//! The dispatcher as a pure state machine: events and an instant in, actions out.
+//! The dispatcher and the planner of workers as pure state machines: events and an instant in, actions out.
 //!
 //! It knows no process, no socket and no clock. The shell in `anyserve_worker` feeds it with what happened and carries
 //! out what it decides:
@@ -16,6 +16,8 @@
 //! Every submitted request is over exactly once. A request that was abandoned still holds its worker's credit until the
 //! worker has answered for it, so that a limit on concurrency is never broken by a timeout. `docs/scheduling.md` has the
 //! rules and the pictures of the parts.
+//!
+//! Beside it, [`Pools`] says which workers there are: see `pool/`.
 
 mod budget;
 mod dispatcher;

@@ -189,7 +189,10 @@ impl Supervisor {
                     None => continue,
                 },
                 Happened::LinkEnded(error) => run.link_ended(&error),
-                Happened::TimerOver(event) => event,
+                Happened::TimerOver(event) => {
+                    run.timer = None;
+                    event
+                }
                 Happened::Said(Kind::Asleep) => Event::Slept,
                 Happened::Said(_) => Event::Ready,
                 Happened::Wished(Wish::Sleep) => Event::Sleep,

@@ -175,11 +175,12 @@ impl Plan<'_> {
         let asleep = |(id, place): (&PlaceId, &Place)| Some((*id, place.slept.clone()?));
         let same = member.places.iter().filter_map(asleep).find(|(_, grant)| self.ledger.has_same(grant));
         let Some((id, grant)) = same else { return self.start(group) };
-        if let (Some(_), Some(place)) = (self.ledger.take_same(id, &grant), member.places.get_mut(&id)) {
-            place.slept = None;
-            place.order(Stage::Waking, self.now);
-            self.out.push(PoolAction::Wake(id));
-        }
+        let (Some(_), Some(place)) = (self.ledger.take_same(id, &grant), member.places.get_mut(&id)) else {
+            return false;
+        };
+        place.slept = None;
+        place.order(Stage::Waking, self.now);
+        self.out.push(PoolAction::Wake(id));
         true
     }
 
