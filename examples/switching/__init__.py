@@ -1,0 +1,1 @@
+"""Three models, one token."""

@@ -15,7 +15,7 @@ async def main() -> None:
 
         async def ask(model: str, text: str) -> str:
             answer = await client.infer(model, {"text": [text]}, timeout_s=60)
-            return f"{model}: {answer['text'][0]}"
+            return f"{model}: {answer['text'][0].decode()}"
 
         for model in MODELS:
             print(await ask(model, "no hurry"))

@@ -178,7 +178,7 @@ def test_a_priority_changes_who_is_before_a_request(one, calls):
 
 
 def test_a_request_for_a_worker_that_is_not_there_yet_waits_for_it(replica, calls):
-    served = replica(*APP)
+    served = replica(*APP, "--no-fork")
     call, pid = calls(served), served.worker()
     served.allow("hold-up-start")
     os.kill(pid, signal.SIGKILL)
@@ -271,7 +271,7 @@ def test_an_unknown_model_is_refused_with_the_same_words(one, calls):
 
 
 def test_where_workers_keep_dying_a_request_is_refused(replica, calls):
-    served = replica(*APP)
+    served = replica(*APP, "--no-fork")
     served.allow("die-at-start")
     os.kill(served.worker(), signal.SIGKILL)
     until(lambda: explain(served, type="hold")["decision"]["kind"] == "refuse", "a refusal")

@@ -9,7 +9,7 @@ import pytest
 from anyserve import Client
 from tests.e2e.replicas import until
 
-APP = '''
+APP = """
 import os
 from anyserve import AnyServe, Worker
 
@@ -27,7 +27,7 @@ class Token(Worker):
 
     def handle(self, request):
         return {{"version": [VERSION]}}
-'''
+"""
 
 
 def write(path, version, start="pass"):
@@ -59,7 +59,7 @@ class Traffic:
             while not self.over.is_set():
                 try:
                     self.seen.append((model, version(client, model)))
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - the test shows every one
                     self.failures.append(error)
 
     def stop(self):

@@ -19,6 +19,8 @@ from tests.e2e.replicas import WATCHDOG_S, Replica, assert_gone, lives, until
 
 SERIAL = ("workers.py:create_serial", "--factory")
 MIXED = ("workers.py:create_mixed", "--factory")
+UNFORKED = (*SERIAL, "--no-fork")
+"""Each worker loads the app by itself, and the app can hold it up."""
 KILLED = f"signal: {signal.SIGKILL.value}"
 
 
@@ -149,7 +151,7 @@ def test_a_handler_that_ends_its_process_loses_its_own_request_only(replica, cal
 
 
 def test_health_tells_the_truth_while_the_only_worker_is_down(replica, calls, channel):
-    served = replica(*SERIAL)
+    served = replica(*UNFORKED)
     service, pid = stub(channel(served.endpoint)), served.worker()
     # The next worker is held up while it starts, so that there is none for as long as the test looks.
     served.allow("hold-up-start")
@@ -171,7 +173,7 @@ def test_health_tells_the_truth_while_the_only_worker_is_down(replica, calls, ch
 
 
 def test_who_watches_the_health_is_told_of_a_workers_death_and_of_its_return(replica, channel):
-    served = replica(*SERIAL)
+    served = replica(*UNFORKED)
     watch = channel(served.endpoint).unary_stream("/grpc.health.v1.Health/Watch")(b"")
     serving, not_serving = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse: `ServingStatus status = 1`
     assert next(watch) == serving
@@ -210,7 +212,7 @@ def test_what_a_worker_had_not_started_goes_to_another_worker(replica, calls):
 
 
 def test_workers_that_keep_dying_fail_requests_instead_of_holding_them(replica, calls):
-    served = replica(*SERIAL)
+    served = replica(*UNFORKED)
     served.allow("die-at-start")
     kill(served.worker())
     assert isinstance(failure(calls(served)("pid")), errors.Unavailable)
@@ -506,7 +508,7 @@ def test_the_sockets_folder_is_private_and_gone_with_the_replica(replica, tmp_pa
 def test_garbage_on_the_worker_socket_hurts_nobody(replica, calls, tmp_path):
     folder, chance = tmp_path / "tmp", random.Random(3)
     folder.mkdir()
-    served = replica(*SERIAL, env={"TMPDIR": str(folder)})
+    served = replica(*UNFORKED, env={"TMPDIR": str(folder)})
     pid = served.worker()
     # The next worker is held up, so that its socket is open to others.
     served.allow("hold-up-start")

@@ -71,7 +71,7 @@ def watch(channel) -> Iterator:
 def test_the_death_of_the_last_worker_is_pushed_to_who_watches_and_so_is_the_next_ones_start(
     replica, watch, name, record_property
 ):
-    served = replica(*APP)
+    served = replica(*APP, "--no-fork")
     watching, pid = watch(served, name), served.worker()
     served.allow("hold-up-start")
     killed = time.monotonic()
@@ -84,7 +84,7 @@ def test_the_death_of_the_last_worker_is_pushed_to_who_watches_and_so_is_the_nex
 
 
 def test_without_a_worker_the_replica_lives_and_no_capability_is_ready(replica, calls):
-    served = replica(*APP)
+    served = replica(*APP, "--no-fork")
     call = calls(served)
     served.allow("hold-up-start")
     os.kill(served.worker(), signal.SIGKILL)

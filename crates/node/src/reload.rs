@@ -33,12 +33,12 @@ impl Reloader {
     /// # Errors
     /// If the system has no watches left.
     pub(crate) fn start(pool: Pool) -> Result<Self> {
-        let (changed, changes) = mpsc::channel(MAX_CHANGES);
+        let (tell, changes) = mpsc::channel(MAX_CHANGES);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
             if event.kind.is_create() || event.kind.is_modify() || event.kind.is_remove() {
                 // What does not fit would say the same again.
-                event.paths.into_iter().for_each(|path| _ = changed.try_send(path));
+                event.paths.into_iter().for_each(|path| _ = tell.try_send(path));
             }
         });
         let watcher = watcher.context("--reload: files cannot be watched")?;

@@ -16,6 +16,7 @@ use crate::store::{self, StoreOptions};
 use crate::{Options, resources, weights};
 
 /// A replica's settings.
+#[allow(clippy::struct_excessive_bools)] // Each is an option.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to listen.
@@ -112,7 +113,7 @@ impl Settings {
             environment: vec![("PYTHONUNBUFFERED".into(), "1".into())],
             workers: self.workers,
             resources: self.resources.clone(),
-            policy: self.policy.clone(),
+            policy: self.policy,
             grace: self.grace,
             limits: self.server.limits,
             start_timeout: self.start_timeout,

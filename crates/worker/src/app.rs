@@ -124,7 +124,7 @@ impl Inner {
 
     /// Whether the workers of these groups, by themselves, find what they need.
     fn check_needs(&self, specs: &[GroupSpec]) -> Result<(), String> {
-        let mut pools = Pools::new(self.config.resources.clone(), self.config.policy.clone());
+        let mut pools = Pools::new(self.config.resources.clone(), self.config.policy);
         for (number, spec) in specs.iter().enumerate() {
             let added = pools.add_group(GroupId(number), pool_group(spec, self.config.workers));
             added.map_err(|error| format!("the worker group '{}': {error}", spec.name))?;
@@ -142,7 +142,7 @@ impl Inner {
                 (message, String::new())
             }
             TemplateError::TimedOut(after) => {
-                (format!("the worker did not start: the app was not loaded within {after:?}"), String::new())
+                (format!("the workers are not ready: the app was not loaded within {after:?}"), String::new())
             }
             error => (format!("the worker did not start: {error}"), String::new()),
         };
@@ -166,12 +166,11 @@ impl Inner {
     pub(crate) async fn come_up(&self, groups: &[Arc<WorkerGroup>]) -> Result<(), StartError> {
         let Some(app) = groups.first().map(|group| Arc::clone(&group.app)) else { return Ok(()) };
         self.until(|| app.failure().is_some() || groups.iter().all(|group| group.is_up())).await;
-        match app.failure() {
-            Some(error) => Err(error),
-            None => {
-                app.settle();
-                Ok(())
-            }
+        if let Some(error) = app.failure() {
+            Err(error)
+        } else {
+            app.settle();
+            Ok(())
         }
     }
 

@@ -108,7 +108,9 @@ impl Pool {
     fn dismiss(&self, name: &str, grace: Option<Duration>) -> Result<Obeyed, Error> {
         let places = self.inner.places_named(name)?;
         let mut fleet = self.inner.fleet.lock();
-        places.iter().for_each(|place| fleet.dismiss(*place, grace));
+        for place in &places {
+            fleet.dismiss(*place, grace);
+        }
         drop(fleet);
         self.inner.replan.notify_one();
         let inner = Arc::clone(&self.inner);
@@ -248,7 +250,9 @@ impl Inner {
         let mut fleet = self.fleet.lock();
         let own: Vec<_> = fleet.of(group).map(|(place, _)| place).collect();
         let beyond: Vec<_> = own.into_iter().skip(usize::try_from(workers).unwrap_or(usize::MAX)).collect();
-        beyond.iter().for_each(|place| fleet.dismiss(*place, None));
+        for place in &beyond {
+            fleet.dismiss(*place, None);
+        }
         beyond
     }
 

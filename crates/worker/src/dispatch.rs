@@ -92,7 +92,7 @@ impl Inner {
             armed: None,
             actions: Vec::new(),
         };
-        let pools = Pools::new(config.resources.clone(), config.policy.clone());
+        let pools = Pools::new(config.resources.clone(), config.policy);
         Self {
             config,
             dispatch: Mutex::new(dispatch),

@@ -108,7 +108,9 @@ impl Fleet {
     pub(crate) fn dismiss(&mut self, place: PlaceId, grace: Option<Duration>) {
         self.pools.stopping(place);
         if let Some(member) = self.crew.get(&place) {
-            grace.into_iter().for_each(|grace| member.wish(Wish::Hurry(grace)));
+            if let Some(grace) = grace {
+                member.wish(Wish::Hurry(grace));
+            }
             member.leave.cancel();
         }
     }

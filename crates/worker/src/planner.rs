@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::Inner;
 use crate::fleet::{Fleet, Station, Wish};
+use crate::group::WorkerGroup;
 use crate::pool::Nursery;
 use crate::supervisor::Supervisor;
 
@@ -49,7 +50,7 @@ impl Planner {
             }
             while self.supervisors.try_join_next().is_some() {}
         }
-        self.inner.fleet.lock().crew.values().for_each(|member| member.leave());
+        self.inner.fleet.lock().crew.values().for_each(super::fleet::Member::leave);
         while self.supervisors.join_next().await.is_some() {}
     }
 
@@ -85,7 +86,7 @@ impl Planner {
             }
             PoolAction::Wake(place) => wish(place, Wish::Wake),
             PoolAction::Sleep(place) => wish(place, Wish::Sleep),
-            PoolAction::Stop(place) => fleet.crew.get(&place).into_iter().for_each(|member| member.leave()),
+            PoolAction::Stop(place) => fleet.crew.get(&place).into_iter().for_each(super::fleet::Member::leave),
         }
         None
     }
@@ -106,6 +107,14 @@ impl Inner {
         for group in groups.iter().filter(|group| group.ready_workers() == 0) {
             dispatch.machine.expect_worker(group.id, pools.expected_start(group.id, now), now);
         }
+    }
+
+    /// Tells the dispatcher how long this group will have no worker, from now on: what the planner said when it last looked
+    /// was for requests of then.
+    pub(crate) fn expect_worker(&self, group: &WorkerGroup) {
+        let now = Instant::now();
+        let expected = self.fleet.lock().pools.expected_start(group.id, now);
+        self.dispatch.lock().machine.expect_worker(group.id, expected, now);
     }
 
     /// Forgets groups of earlier loads of the app that nobody needs any more.

@@ -43,7 +43,9 @@ impl Pool {
         }
         inner.route_to(&new);
         inner.retire(&old);
-        new.iter().for_each(|group| _ = inner.want(group, 0));
+        for group in &new {
+            let _ = inner.want(group, 0);
+        }
         tracing::info!(generation = number, "the app was loaded again");
         Ok(())
     }
@@ -76,18 +78,14 @@ impl Inner {
         self.replan.notify_one();
         // After this look it is known for which of them there is room.
         let _ = plans.wait_for(|plans| *plans > before + 1).await;
-        self.until(|| self.why_not_up(new).is_some() || new.iter().all(|group| self.is_up_beside(group))).await;
-        self.why_not_up(new).map_or_else(
+        self.until(|| why_not_up(new).is_some() || new.iter().all(|group| self.is_up_beside(group))).await;
+        why_not_up(new).map_or_else(
             || {
                 app.settle();
                 Ok(())
             },
             Err,
         )
-    }
-
-    fn why_not_up(&self, new: &[Arc<WorkerGroup>]) -> Option<crate::StartError> {
-        new.iter().find_map(|group| group.app.failure().or_else(|| group.failure().1))
     }
 
     /// Whether all of its workers that there is room for are ready.
@@ -109,4 +107,8 @@ impl Inner {
         drop(fleet);
         self.replan.notify_one();
     }
+}
+
+fn why_not_up(new: &[Arc<WorkerGroup>]) -> Option<crate::StartError> {
+    new.iter().find_map(|group| group.app.failure().or_else(|| group.failure().1))
 }

@@ -42,12 +42,14 @@ pub(crate) struct Candidates<'a> {
 impl Routes {
     /// The routes to these groups' handlers. What was counted of a capability before goes on.
     pub(crate) fn new(groups: &[Arc<WorkerGroup>], before: &Self) -> Self {
-        let rows = groups.iter().flat_map(|group| group.handlers.iter().enumerate().map(move |row| (group, row)));
-        let route = |(place, (group, (index, handler))): (usize, (&Arc<WorkerGroup>, (usize, &Arc<Handler>)))| {
-            let (handler, version, counters) = (Arc::clone(handler), handler.version(), before.counters(handler));
-            Arc::new(Route { group: Arc::clone(group), index, place, handler, version, counters })
-        };
-        let routes: Vec<_> = rows.enumerate().map(route).collect();
+        let mut routes: Vec<Arc<Route>> = Vec::new();
+        for group in groups {
+            for (index, handler) in group.handlers.iter().enumerate() {
+                let (group, handler) = (Arc::clone(group), Arc::clone(handler));
+                let (place, version, counters) = (routes.len(), handler.version(), before.counters(&handler));
+                routes.push(Arc::new(Route { group, index, place, handler, version, counters }));
+            }
+        }
         let index = Index::new(routes.iter().map(|route| &route.handler.capability));
         Self { routes, index }
     }

@@ -140,6 +140,10 @@ impl Inner {
             return Err(Error::new(Code::Starting, "no worker is ready yet").with_retry_after(Duration::from_secs(1)));
         }
         let candidates = routes.candidates(&request.query, &request.version)?;
+        candidates
+            .iter()
+            .filter(|route| route.group.ready_workers() == 0)
+            .for_each(|route| self.expect_worker(&route.group));
         let mut alike = candidates.iter();
         match (alike.next(), alike.next()) {
             (Some(only), None) => Ok(Arc::clone(only)),
