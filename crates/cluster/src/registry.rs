@@ -130,7 +130,12 @@ impl Registry {
         if let Some(answer) = refusal(known, heartbeat.epoch, heartbeat.seq) {
             return Ok(answer);
         }
-        if heartbeat.epoch > known.epoch || heartbeat.announced != known.announced {
+        if heartbeat.epoch > known.epoch {
+            // A later start that has not announced itself: the one that is known is gone for good.
+            self.retire(slot, true, now);
+            return Ok(Answer::AnnounceAgain);
+        }
+        if heartbeat.announced != known.announced {
             return Ok(Answer::AnnounceAgain);
         }
         let (count, expected) = (heartbeat.loads.len(), known.offers.len());

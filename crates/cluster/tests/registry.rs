@@ -90,12 +90,21 @@ fn a_heartbeat_that_is_not_of_the_last_announcement_asks_for_another() {
     assert_eq!(registry.heartbeat(&heartbeat("a", 1, 1, 1, 0), now), Ok(Answer::AnnounceAgain));
     registry.announce(&announce("a", 1, 2, &["type=x", "type=y"]), now).unwrap();
     assert_eq!(registry.heartbeat(&heartbeat("a", 1, 3, 1, 2), now), Ok(Answer::AnnounceAgain));
-    assert_eq!(registry.heartbeat(&heartbeat("a", 2, 1, 2, 2), now), Ok(Answer::AnnounceAgain));
     for count in [1, 3] {
         let wrong = MessageError::Loads { id: "a".into(), count, expected: 2 };
         assert_eq!(registry.heartbeat(&heartbeat("a", 1, 3, 2, count), now), Err(wrong));
     }
     assert_eq!(registry.heartbeat(&heartbeat("a", 1, 3, 2, 2), now), Ok(Answer::Accepted));
+}
+
+#[test]
+fn a_heartbeat_of_a_later_start_ends_the_earlier_one() {
+    let (mut registry, now) = (registry(), Instant::now());
+    registry.announce(&announce("a", 1, 1, &["type=x"]), now).unwrap();
+    assert_eq!(registry.heartbeat(&heartbeat("a", 2, 1, 1, 1), now), Ok(Answer::AnnounceAgain));
+    assert!(registry.is_empty());
+    assert_eq!(registry.announce(&announce("a", 1, 2, &["type=x"]), now), Ok(Answer::StaleEpoch { latest: 1 }));
+    assert_eq!(registry.announce(&announce("a", 2, 2, &["type=x"]), now), Ok(Answer::Accepted));
 }
 
 #[test]
