@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::index::wide;
+use crate::list::List;
 
 /// How fit a replica is to be sent a request for one of its capabilities. The first ones are taken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +50,7 @@ pub(crate) struct Holders(Vec<Lists>);
 
 #[derive(Clone, Debug, Default)]
 struct Lists {
-    by_standing: [Vec<Candidate>; 4],
+    by_standing: [List; 4],
     /// How often somebody was chosen.
     turn: u64,
 }
@@ -84,24 +85,24 @@ impl Holders {
             self.0.resize(wide(number) + 1, Lists::default());
         }
         let list = &mut self.0[wide(number)].by_standing[standing as usize];
-        list.push(candidate);
-        Place { standing, at: list.len() - 1 }
+        Place { standing, at: list.push(candidate) }
     }
 
     /// Takes one from its list. The one that has its place now, if any, is told as slot and offer.
-    pub(crate) fn remove(&mut self, number: u32, place: Place) -> (Candidate, Option<(u32, u32)>) {
+    pub(crate) fn remove(&mut self, number: u32, place: Place) -> Option<(u32, u32)> {
         let list = &mut self.0[wide(number)].by_standing[place.standing as usize];
-        let gone = list.swap_remove(place.at);
-        (gone, list.get(place.at).map(|moved| (moved.slot, moved.offer)))
+        list.remove(place.at).map(|moved| (moved.slot, moved.offer))
     }
 
-    pub(crate) fn get_mut(&mut self, number: u32, place: Place) -> &mut Candidate {
-        &mut self.0[wide(number)].by_standing[place.standing as usize][place.at]
+    /// Changes what is told of one.
+    pub(crate) fn change(&mut self, number: u32, place: Place, change: impl FnOnce(&mut Candidate)) {
+        self.0[wide(number)].by_standing[place.standing as usize].change(place.at, change);
     }
 
     /// Those of a capability with a standing.
-    pub(crate) fn list(&self, number: u32, standing: Standing) -> &[Candidate] {
-        self.0.get(wide(number)).map_or(&[], |lists| &lists.by_standing[standing as usize])
+    pub(crate) fn list(&self, number: u32, standing: Standing) -> Option<&List> {
+        let list = &self.0.get(wide(number))?.by_standing[standing as usize];
+        (!list.candidates().is_empty()).then_some(list)
     }
 
     /// Counts a choice among the candidates of a capability. The count before it is returned.

@@ -21,6 +21,7 @@ mod hash;
 mod health;
 mod holders;
 pub mod index;
+mod list;
 mod message;
 pub mod policy;
 mod registry;

@@ -322,7 +322,8 @@ impl Registry {
         for offer in 0..count {
             let held = &self.replicas[wide(slot)].offers[offer];
             if let Some(place) = held.place {
-                *self.holders.get_mut(held.number, place) = held.candidate(hash, slot, narrow(offer));
+                let candidate = held.candidate(hash, slot, narrow(offer));
+                self.holders.change(held.number, place, |known| *known = candidate);
             }
         }
     }
@@ -351,8 +352,7 @@ impl Registry {
     fn unplace(&mut self, slot: u32, offer: usize) {
         let held = &mut self.replicas[wide(slot)].offers[offer];
         let Some(place) = held.place.take() else { return };
-        let (_, moved) = self.holders.remove(held.number, place);
-        if let Some((slot, offer)) = moved {
+        if let Some((slot, offer)) = self.holders.remove(held.number, place) {
             self.replicas[wide(slot)].offers[wide(offer)].place = Some(place);
         }
     }

@@ -17,16 +17,13 @@ impl Policy for BinPacking {
         "bin-packing"
     }
 
-    fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate> {
-        let fullest = among.most(|one| one.has_room().then(|| (share(one), one.hash)));
-        let with_room = fullest.filter(|one| one.has_room());
-        with_room.or_else(|| LeastWait.choose(among, keys, turn))
+    fn needs_all(&self, _: &Keys) -> bool {
+        true
     }
-}
 
-/// How full it is, in 2^32nds of its slots.
-fn share(one: &Candidate) -> u64 {
-    (u64::from(one.pending) << 32) / u64::from(one.slots)
+    fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate> {
+        among.fullest().or_else(|| LeastWait.choose(among, keys, turn))
+    }
 }
 
 #[cfg(test)]
@@ -38,7 +35,7 @@ mod tests {
     fn one_is_filled_after_the_other_and_the_rest_stay_idle() {
         let mut list = idle(10, 4);
         (0..12).for_each(|turn| _ = send(&BinPacking, &mut list, &Keys::default(), turn));
-        let mut pending: Vec<_> = list.iter().map(|one| one.pending).collect();
+        let mut pending: Vec<_> = list.candidates().iter().map(|one| one.pending).collect();
         pending.sort_unstable();
         assert_eq!(pending, [0, 0, 0, 0, 0, 0, 0, 4, 4, 4]);
     }
@@ -51,7 +48,7 @@ mod tests {
         let second = send(&BinPacking, &mut list, &Keys::default(), 2);
         assert_ne!(second, first);
         assert_eq!(send(&BinPacking, &mut list, &Keys::default(), 3), second);
-        list.iter_mut().find(|one| one.slot == first).unwrap().finished();
+        list.change(usize::try_from(first).unwrap(), Candidate::finished);
         assert_eq!(send(&BinPacking, &mut list, &Keys::default(), 4), first);
     }
 
@@ -59,6 +56,6 @@ mod tests {
     fn when_nobody_has_room_the_wait_is_shared() {
         let mut list = idle(4, 1);
         (0..40).for_each(|turn| _ = send(&BinPacking, &mut list, &Keys::default(), turn));
-        assert!(list.iter().all(|one| (8..=12).contains(&one.pending)), "{list:?}");
+        assert!(list.candidates().iter().all(|one| (8..=12).contains(&one.pending)), "{list:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! Prompts that begin alike go to the same replica, unless it has too much to do.
 
-use super::{Candidates, Keys, LeastWait, Policy, affinity};
+use super::{Candidates, Keys, LeastWait, Policy};
 use crate::Candidate;
 
 /// Takes the replica where the beginning of the prompt belongs, so that what an engine has computed for it is used
@@ -21,13 +21,6 @@ impl PrefixAffinity {
     pub fn new(percent: u32) -> Self {
         Self { percent: u64::from(percent.max(101)) }
     }
-
-    /// The most that one may have pending to be sent more, with this request counted in the mean.
-    fn bound(self, among: &Candidates<'_>) -> u64 {
-        let (count, sum) =
-            among.iter().fold((0_u64, 1_u64), |(count, sum), one| (count + 1, sum + u64::from(one.pending)));
-        (sum * self.percent).div_ceil(100 * count.max(1))
-    }
 }
 
 impl Default for PrefixAffinity {
@@ -42,23 +35,29 @@ impl Policy for PrefixAffinity {
         "prefix-affinity"
     }
 
+    fn needs_all(&self, keys: &Keys) -> bool {
+        keys.prefix.is_some()
+    }
+
     fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate> {
         let Some(prefix) = keys.prefix else { return LeastWait.choose(among, keys, turn) };
-        let home = among.most(|one| affinity(prefix, one))?;
+        let home = among.nearest(prefix, |_| true)?;
         if home.has_room() {
             return Some(home);
         }
-        let bound = self.bound(among);
-        let fits = |one: &Candidate| one.has_room() || u64::from(one.pending) < bound;
-        among.most(|one| fits(one).then(|| affinity(prefix, one)))
+        // With this request counted in the mean.
+        let bound = u128::from(among.pending() + 1) * u128::from(self.percent);
+        let count = u128::try_from(among.places()).unwrap_or(u128::MAX);
+        among.nearest(prefix, |one| one.has_room() || u128::from(one.pending) * 100 * count < bound)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{idle, send};
+    use super::super::testing::{idle, list, send};
     use super::*;
     use crate::hash::mix;
+    use crate::list::List;
 
     fn keys(prompt: u64) -> Keys {
         Keys { session: None, prefix: Some(mix(prompt)) }
@@ -79,19 +78,19 @@ mod tests {
         let mut list = idle(10, 1);
         for turn in 0..1_000_u64 {
             send(&PrefixAffinity::default(), &mut list, &keys(7), turn);
-            let most = u64::from(list.iter().map(|one| one.pending).max().unwrap());
+            let most = u64::from(list.candidates().iter().map(|one| one.pending).max().unwrap());
             assert!(most <= ((turn + 1) * 125).div_ceil(1_000).max(1), "{most} after {turn}");
         }
     }
 
     #[test]
     fn when_a_replica_comes_a_fair_share_of_prompts_moves_to_it_and_no_other() {
-        let list = idle(21, 1);
-        let homes = |list: &[Candidate]| -> Vec<u32> {
+        let all = idle(21, 1);
+        let homes = |list: &List| -> Vec<u32> {
             let home = |prompt| PrefixAffinity::default().choose(&Candidates::new(vec![list], &[]), &keys(prompt), 0);
             (0..10_000).map(|prompt| home(prompt).unwrap().slot).collect()
         };
-        let (before, after) = (homes(&list[..20]), homes(&list));
+        let (before, after) = (homes(&list(all.candidates()[..20].iter().copied())), homes(&all));
         let moved: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old != new).map(|(_, new)| *new).collect();
         assert!(moved.iter().all(|slot| *slot == 20));
         assert!((380..580).contains(&moved.len()), "{} of 10000 moved, a 21st is 476", moved.len());

@@ -3,7 +3,8 @@
 use super::{Candidates, Keys, Policy};
 use crate::Candidate;
 
-/// Takes the candidates in turn, whatever they have to do.
+/// Takes the candidates in turn, whatever they have to do. Where more than 64 different capabilities match, it is the turn of one
+/// among the holders of some of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 
@@ -12,6 +13,10 @@ pub struct RoundRobin;
 impl Policy for RoundRobin {
     fn name(&self) -> &'static str {
         "round-robin"
+    }
+
+    fn needs_all(&self, _: &Keys) -> bool {
+        false
     }
 
     fn choose<'a>(&self, among: &Candidates<'a>, _: &Keys, turn: u64) -> Option<&'a Candidate> {
@@ -30,7 +35,7 @@ mod tests {
         let mut list = idle(7, 1);
         for round in 1..5_u32 {
             (0..7).for_each(|turn| _ = send(&RoundRobin, &mut list, &Keys::default(), u64::from(round) * 7 + turn));
-            assert!(list.iter().all(|one| one.pending == round));
+            assert!(list.candidates().iter().all(|one| one.pending == round));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A session stays with its replica.
 
-use super::{Candidates, Keys, LeastWait, Policy, affinity};
+use super::{Candidates, Keys, LeastWait, Policy};
 use crate::Candidate;
 
 /// Takes the same replica for the same session as long as it is among the candidates, however busy it is. A request
@@ -17,9 +17,13 @@ impl Policy for Sticky {
         "sticky"
     }
 
+    fn needs_all(&self, keys: &Keys) -> bool {
+        keys.session.is_some()
+    }
+
     fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate> {
         match keys.session {
-            Some(session) => among.most(|one| affinity(session, one)),
+            Some(session) => among.nearest(session, |_| true),
             None => LeastWait.choose(among, keys, turn),
         }
     }
@@ -27,13 +31,14 @@ impl Policy for Sticky {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::idle;
+    use super::super::testing::{idle, list};
     use super::*;
     use crate::hash::mix;
+    use crate::list::List;
 
     const SESSIONS: u64 = 10_000;
 
-    fn homes(list: &[Candidate]) -> Vec<u32> {
+    fn homes(list: &List) -> Vec<u32> {
         let keys = |session| Keys { session: Some(mix(session)), prefix: None };
         let home = |session| Sticky.choose(&Candidates::new(vec![list], &[]), &keys(session), session).unwrap().slot;
         (0..SESSIONS).map(home).collect()
@@ -41,9 +46,9 @@ mod tests {
 
     #[test]
     fn only_sessions_of_the_replica_that_goes_move_and_they_go_to_many() {
-        let list = idle(20, 1);
-        let before = homes(&list);
-        let after = homes(&list[..19]);
+        let all = idle(20, 1);
+        let before = homes(&all);
+        let after = homes(&list(all.candidates()[..19].iter().copied()));
         let moved: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old != new).collect();
         assert!(moved.iter().all(|(old, _)| **old == 19), "others moved too");
         assert!((400..600).contains(&moved.len()), "{} of {SESSIONS} moved, a twentieth is 500", moved.len());
@@ -64,7 +69,7 @@ mod tests {
     fn a_session_stays_however_busy_its_replica_is() {
         let mut list = idle(5, 1);
         let before = homes(&list);
-        (0..100).for_each(|_| list[0].sent());
+        (0..100).for_each(|_| list.change(0, Candidate::sent));
         assert_eq!(homes(&list), before);
     }
 }

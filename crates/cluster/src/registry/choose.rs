@@ -8,11 +8,14 @@ use super::{Handle, Registry};
 use crate::hash::{mix, place};
 use crate::holders::Standing;
 use crate::index::wide;
+use crate::list::List;
 use crate::policy::{Candidates, Keys, Policy};
 use crate::replica::{Held, Replica};
 
 /// Conditions that are left out one by one, at most, to find who comes near.
 const RELAXED: usize = 8;
+/// Equally specific capabilities, whose holders are all looked at, at most, unless the policy needs all of them.
+const WINDOW: usize = 64;
 /// Standings that requests go to without need, in the order in which they are looked at.
 const UP: [Standing; 3] = [Standing::Ready, Standing::Cold, Standing::Saturated];
 
@@ -139,11 +142,14 @@ impl Registry {
         keys: &Keys,
     ) -> Option<Pick> {
         let turn = self.holders.take_turn(*numbers.first()?);
-        let chosen = standings.iter().find_map(|standing| {
-            let lists = numbers.iter().map(|number| self.holders.list(*number, *standing));
-            let lists = lists.filter(|list| !list.is_empty()).collect();
-            policy.choose(&Candidates::new(lists, excluded), keys, turn)
-        })?;
+        let choose = |numbers: &[u32]| {
+            standings.iter().find_map(|standing| {
+                let lists = numbers.iter().filter_map(|number| self.holders.list(*number, *standing)).collect();
+                policy.choose(&Candidates::new(lists, excluded), keys, turn)
+            })
+        };
+        let window = if policy.needs_all(keys) { None } else { window(numbers, turn) };
+        let chosen = window.and_then(choose).or_else(|| choose(numbers))?;
         Some(self.pick(chosen.slot, chosen.offer))
     }
 
@@ -157,8 +163,8 @@ impl Registry {
         keys: &Keys,
     ) -> Option<Pick> {
         let numbers = self.index.best_where(query, |number| {
-            let mut all = standings.iter().flat_map(|standing| self.holders.list(number, *standing));
-            all.any(|one| !excluded.contains(&one.slot))
+            let lists = standings.iter().filter_map(|standing| self.holders.list(number, *standing));
+            lists.flat_map(List::candidates).any(|one| !excluded.contains(&one.slot))
         });
         self.among(&numbers, standings, excluded, policy, keys)
     }
@@ -191,7 +197,7 @@ impl Registry {
         let (Some(known), Some(claim)) = (self.get(pick.handle), pick.claim) else { return };
         let Some(held) = claimed(known, claim) else { return };
         if let (number, Some(place)) = (held.number, held.place) {
-            change(self.holders.get_mut(number, place));
+            self.holders.change(number, place, change);
         }
     }
 
@@ -208,6 +214,14 @@ impl Registry {
 /// The offer that a claim is of, unless another announcement came since.
 fn claimed(known: &Replica, claim: Claim) -> Option<&Held> {
     (known.announced == claim.announced).then(|| known.offers.get(wide(claim.offer))).flatten()
+}
+
+/// A part of very many capabilities, another one at every turn; `None` if there are not so many.
+fn window(numbers: &[u32], turn: u64) -> Option<&[u32]> {
+    (numbers.len() > WINDOW).then(|| {
+        let start = place(turn, numbers.len() - WINDOW + 1);
+        &numbers[start..start + WINDOW]
+    })
 }
 
 /// The queries with one condition fewer, each one that there is in its turn.
