@@ -1,8 +1,9 @@
-//! Handing a request on: the rules by which a capability is upgraded, and the headers that keep it from going in circles.
+//! Handing a request on: the rules by which a capability is upgraded, and the headers that keep it from going in
+//! circles.
 //!
 //! ```text
-//!  client ──► API server ──► replica A: cannot serve it ──hand-back, upgraded──► API server ──► replica B: serves or fails
-//!  client ──► replica A: cannot serve it ──forwards, counter 1, refused by A──► API server ──► replica B: serves or fails
+//!  client ──► API server ──► A: cannot serve it ─hand-back, upgraded─► API server ──► replica B: serves it or not
+//!  client ──► A: cannot serve it ─forwards, counter 1, refused by A─► API server ──► replica B: serves it or not
 //! ```
 //!
 //! The counter only grows, nobody hands on what has counter 1, and the API server leaves out who refused.
@@ -116,8 +117,8 @@ fn no_capability(query: &Query, and: &str) -> Error {
 // === impl Upgrade ===
 
 impl Upgrade {
-    /// Parses a rule, such as `type=decode -> type=decode.heavy`: pairs, all of which a query must ask for, and the pairs
-    /// that stand for them.
+    /// Parses a rule, such as `type=decode -> type=decode.heavy`: pairs, all of which a query must ask for, and the
+    /// pairs that stand for them.
     pub fn parse(text: &str) -> Result<Self, UpgradeError> {
         let shown = || text.chars().take(200).collect::<String>();
         let arrow = || UpgradeError::Arrow { text: shown() };
@@ -134,7 +135,8 @@ impl Upgrade {
         if from == to { Err(UpgradeError::Nothing { text: shown() }) } else { Ok(Self { from, to }) }
     }
 
-    /// The query that this rule makes of another; `None` if it does not apply. A model name counts as `model` or `type`.
+    /// The query that this rule makes of another; `None` if it does not apply. A model name counts as `model` or
+    /// `type`.
     ///
     /// Everything that the query says of the keys of the rule goes, everything else stays.
     pub fn apply(&self, query: &Query) -> Option<Query> {

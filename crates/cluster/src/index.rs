@@ -146,7 +146,8 @@ impl Best {
         }
     }
 
-    /// A number came, went, or has another meaning. False if what is left is not known to be the best: the last one went.
+    /// A number came, went, or has another meaning. False if what is left is not known to be the best: the last one
+    /// went.
     fn reconsider(&mut self, query: &Query, number: u32, known: &Slab<Known>) -> bool {
         if let Ok(place) = self.numbers.binary_search(&number) {
             self.numbers.remove(place);

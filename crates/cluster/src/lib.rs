@@ -1,8 +1,8 @@
 //! Many replicas as pure state machines: who is there, who serves what, and who gets a request.
 //!
 //! Events and an instant go in, answers and steps come out. The API server, its sockets, and a store that several of
-//! them share are **not in this version**: nothing here sends a byte, starts a task or reads a clock, and no other crate
-//! uses it yet.
+//! them share are **not in this version**: nothing here sends a byte, starts a task or reads a clock, and no other
+//! crate uses it yet.
 //!
 //! ```text
 //!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What a replica claims may be wrong by the time a request arrives. So a wrong claim costs a question and is taken
-//! back, a replica that cannot be reached is ejected and costs no attempt, and only what a replica may have begun counts:
-//! at most two attempts, at most one delegation.
+//! back, a replica that cannot be reached is ejected and costs no attempt, and only what a replica may have begun
+//! counts: at most two attempts, at most one delegation.
 
 mod config;
 mod delegation;

@@ -78,8 +78,8 @@ impl<'a> Candidates<'a> {
         next(place).filter_map(|place| self.at(place)).find(|one| !self.excluded.contains(&one.slot))
     }
 
-    /// The candidate where a key belongs, among those that `fits` says yes to. When it goes its keys are spread over the
-    /// others, and no other key moves.
+    /// The candidate where a key belongs, among those that `fits` says yes to. When it goes its keys are spread over
+    /// the others, and no other key moves.
     ///
     /// Source: rendezvous hashing, Thaler and Ravishankar, 1998.
     pub fn nearest(&self, key: u64, fits: impl Fn(&Candidate) -> bool) -> Option<&'a Candidate> {

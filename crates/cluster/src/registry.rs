@@ -8,8 +8,8 @@
 //!                           ◄──────────────────  or of a later one  ────────────┘
 //! ```
 //!
-//! Health ([`Health`]) goes beside it: what replicas say renews leases, what connections do ejects. It is deterministic:
-//! the same events at the same instants give the same answers.
+//! Health ([`Health`]) goes beside it: what replicas say renews leases, what connections do ejects. It is
+//! deterministic: the same events at the same instants give the same answers.
 
 mod choose;
 
@@ -176,8 +176,8 @@ impl Registry {
         self.set_health(handle.slot, replica.health.eject(now, &self.config));
     }
 
-    /// The replicas that are to be probed now, one probe each. The shell asks whether the replica is live, and says so with
-    /// [`probed`](Self::probed).
+    /// The replicas that are to be probed now, one probe each. The shell asks whether the replica is live, and says so
+    /// with [`probed`](Self::probed).
     pub fn probes(&mut self, now: Instant) -> Vec<ReplicaView> {
         let mut probes = Vec::new();
         while let Some((_, slot)) = self.dues.first().copied().filter(|(due, _)| *due <= now) {

@@ -10,10 +10,10 @@
 //!              └──── broken, and may run twice ──────────┘
 //! ```
 //!
-//! An attempt is a request that a replica may have begun; there are two at most. Before the second one the replica is asked
-//! whether it can serve the request, so that a claim that is not true any more does not cost the last attempt. Questions
-//! and connections that fail cost time only: each teaches the registry something that holds for every other request.
-//! What is left is a replica that changes between the question and the request: it costs the last attempt.
+//! An attempt is a request that a replica may have begun; there are two at most. Before the second one the replica is
+//! asked whether it can serve the request, so that a claim that is not true any more does not cost the last attempt.
+//! Questions and connections that fail cost time only: each teaches the registry something that holds for every other
+//! request. What is left is a replica that changes between the question and the request: it costs the last attempt.
 //! Where nobody claims to serve a request, the most promising replica gets it, once.
 
 use std::sync::Arc;

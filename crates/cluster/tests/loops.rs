@@ -129,7 +129,8 @@ proptest! {
         wanted in 0..KINDS,
         circle in 1..KINDS,
     ) {
-        let rules: Vec<_> = (0..KINDS).map(|from| format!("{} -> {}", kind(from), kind((from + circle) % KINDS))).collect();
+        let rule = |from| format!("{} -> {}", kind(from), kind((from + circle) % KINDS));
+        let rules: Vec<_> = (0..KINDS).map(rule).collect();
         let upgrades = Upgrades::parse(rules.iter().map(String::as_str)).unwrap();
         let mut registry = fleet(&offers, Instant::now());
         let mut route = Route::new(call(&kind(wanted)));

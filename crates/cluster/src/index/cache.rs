@@ -41,7 +41,8 @@ impl Weighter<Query, Entry> for Bytes {
 // === impl Cache ===
 
 impl Cache {
-    /// What a query comes to. `reconsider` takes one change into an answer, or says that it cannot; `find` works one out.
+    /// What a query comes to. `reconsider` takes one change into an answer, or says that it cannot; `find` works one
+    /// out.
     pub(super) fn get(
         &mut self,
         query: &Query,

@@ -1,8 +1,8 @@
 //! A growing and shrinking set of capabilities, as a few prepared lists that never change.
 //!
-//! New ones go to the tail. A full tail becomes a segment together with segments that are not larger, as long as that is
-//! not too much for one: each capability is prepared a few times in its life, and never many at once. In a segment those
-//! that are gone are skipped; one that is half empty is given up, and what is left goes to the tail.
+//! New ones go to the tail. A full tail becomes a segment together with segments that are not larger, as long as that
+//! is not too much for one: each capability is prepared a few times in its life, and never many at once. In a segment
+//! those that are gone are skipped; one that is half empty is given up, and what is left goes to the tail.
 //!
 //! Source: the logarithmic method, Bentley and Saxe, "Decomposable searching problems", 1980, with a bound.
 

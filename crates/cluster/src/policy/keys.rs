@@ -25,16 +25,13 @@ pub struct Keys {
 impl Keys {
     /// Reads the header `x-anyserve-session`, the first of that name, and the first bytes of the first input.
     ///
-    /// The prompt is the first element of an input of datatype BYTES, or else its data as it is, such as token ids. Of it
-    /// count the whole blocks among the first four; of one that has no whole block, all of it.
+    /// The prompt is the first element of an input of datatype BYTES, or else its data as it is, such as token ids. Of
+    /// it count the whole blocks among the first four; of one that has no whole block, all of it.
     pub fn of(request: &Request) -> Self {
         let session = request.headers.iter().find(|(name, text)| name == SESSION && !text.is_empty());
         let prefix = request.inputs.first().and_then(|input| {
-            let text = if input.datatype == Datatype::Bytes {
-                BytesReader::new(&input.data).next()?.ok()?
-            } else {
-                &input.data
-            };
+            let first = |data| BytesReader::new(data).next()?.ok();
+            let text = if input.datatype == Datatype::Bytes { first(&input.data)? } else { &input.data };
             prefix(text)
         });
         Self { session: session.map(|(_, text)| of_bytes(text.as_bytes())), prefix }

@@ -3,8 +3,8 @@
 use super::{Candidates, Keys, Policy};
 use crate::Candidate;
 
-/// Takes the candidates in turn, whatever they have to do. Where more than 64 different capabilities match, it is the turn of one
-/// among the holders of some of them.
+/// Takes the candidates in turn, whatever they have to do. Where more than 64 different capabilities match, it is the
+/// turn of one among the holders of some of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin;
 

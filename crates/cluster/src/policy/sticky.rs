@@ -6,7 +6,8 @@ use crate::Candidate;
 /// Takes the same replica for the same session as long as it is among the candidates, however busy it is. A request
 /// without a session goes where the wait is short.
 ///
-/// A session moves only when its replica goes, or comes back. Nothing is written down, so every API server says the same.
+/// A session moves only when its replica goes, or comes back. Nothing is written down, so every API server says the
+/// same.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sticky;
 

@@ -41,8 +41,8 @@ pub(crate) struct Claim {
 // === impl Registry ===
 
 impl Registry {
-    /// Who gets a request: the most specific capability that somebody has who may be chosen, and of those the one that the
-    /// policy says. Who is ejected is chosen only if that is allowed and there is nobody else.
+    /// Who gets a request: the most specific capability that somebody has who may be chosen, and of those the one that
+    /// the policy says. Who is ejected is chosen only if that is allowed and there is nobody else.
     pub(crate) fn choose(
         &mut self,
         query: &Query,
@@ -63,8 +63,8 @@ impl Registry {
         })
     }
 
-    /// Who is the most likely to serve what nobody claims to: one that claims all but one condition, or else one that has
-    /// little to do.
+    /// Who is the most likely to serve what nobody claims to: one that claims all but one condition, or else one that
+    /// has little to do.
     pub(crate) fn promising(
         &mut self,
         query: &Query,
