@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every crate with the crates that it may use. `testkit` is for tests of any crate.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("sched", &["core"]),
     ("shm", &["core"]),
     ("proto", &[]),
     ("worker", &["sched", "wire", "shm", "core"]),
+    ("cluster", &["core"]),
     ("server", &["proto", "shm", "core"]),
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
@@ -49,7 +50,7 @@ fn what_decides_knows_no_runtime_and_no_protocol() {
     let metadata = MetadataCommand::new().no_deps().exec().expect("this is a workspace");
     for package in metadata.workspace_packages() {
         let name = short(&package.name).unwrap_or_default();
-        if !["core", "wire", "sched", "shm"].contains(&name) {
+        if !["core", "wire", "sched", "shm", "cluster"].contains(&name) {
             continue;
         }
         for dependency in package.dependencies.iter().filter(|one| one.kind == DependencyKind::Normal) {

@@ -1,0 +1,41 @@
+//! Many replicas as pure state machines: who is there, who serves what, and who gets a request.
+//!
+//! Events and an instant go in, answers and steps come out. The API server, its sockets, and a store that several of
+//! them share are **not in this version**: nothing here sends a byte, starts a task or reads a clock, and no other
+//! crate uses it yet.
+//!
+//! ```text
+//!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing
+//!  eject, probed, expire ───────►    ▲
+//!                                    │ choose (Policy), correct
+//!  a request ──► Route ──────────────┘ ──► Ask, Send, Over
+//! ```
+//!
+//! What a replica claims may be wrong by the time a request arrives. So a wrong claim costs a question and is taken
+//! back, a replica that cannot be reached is ejected and costs no attempt, and only what a replica may have begun
+//! counts: at most two attempts, at most one delegation.
+
+mod config;
+mod delegation;
+mod hash;
+mod health;
+mod holders;
+pub mod index;
+mod list;
+mod message;
+pub mod policy;
+mod registry;
+mod replica;
+mod retired;
+mod route;
+
+pub use config::{RegistryConfig, RegistryLimits};
+pub use delegation::{
+    Arrival, DELEGATIONS, MAX_RULES, REFUSED_BY, Refusal, Trip, Upgrade, UpgradeError, Upgrades, refuse,
+};
+pub use health::Health;
+pub use holders::{Candidate, Standing};
+pub use index::CapabilityIndex;
+pub use message::{Announce, Answer, Heartbeat, Load, MessageError, Offer};
+pub use registry::{Handle, Registry, ReplicaView};
+pub use route::{Call, Event, Route, Step, Target, UnexpectedEvent};
