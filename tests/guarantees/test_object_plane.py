@@ -352,7 +352,8 @@ class Scene:
 @pytest.fixture
 def scene(begun, client, tmp_path) -> Iterator[Scene]:
     wilds = Wilds(tmp_path, TARGET)
-    served = begun(TARGET, *SMALL_STORE, "--workers", "2", "--python", wilds.python, env={"WILD": str(wilds.path)})
+    flags = ("--workers", "2", "--no-fork", "--python", wilds.python)
+    served = begun(TARGET, *SMALL_STORE, *flags, env={"WILD": str(wilds.path)})
     with ThreadPoolExecutor(8) as pool:
         first = wilds.next()
         try:

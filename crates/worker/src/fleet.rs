@@ -173,9 +173,9 @@ impl Inner {
         self.groups.load().iter().find(|group| group.id == id).cloned()
     }
 
-    /// A request waits and no worker of its group takes requests: the planner has to look.
+    /// A request has come to a group: the planner has to look if it may start a worker for it, and is not looking anyway.
     pub(crate) fn nudge(&self, group: &WorkerGroup) {
-        if group.ready_workers() == 0 || !self.watches.load(Relaxed) {
+        if group.ready_workers() == 0 || !self.watches.load(Relaxed) && group.is_elastic() {
             self.replan.notify_one();
         }
     }

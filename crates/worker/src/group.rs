@@ -60,6 +60,12 @@ impl WorkerGroup {
         self.bounds.lock().0 == 0
     }
 
+    /// Whether its number of workers may change with its load.
+    pub(crate) fn is_elastic(&self) -> bool {
+        let (min, max) = *self.bounds.lock();
+        min < max
+    }
+
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded.load(Relaxed)
     }

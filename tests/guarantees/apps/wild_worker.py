@@ -1,7 +1,7 @@
 """A worker process that leaves its socket to the test, which then says whatever it wants in its name.
 
 The first one of a replica is an honest worker, so that there is somebody to harm, and so is everyone whom no test waits
-for. It is what `--python` names, through a script; what follows are the arguments of a Python interpreter.
+for; so is the template. It is what `--python` names, through a script; what follows are a Python interpreter's arguments.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 def main() -> None:
     """Be wild if a test waits, and honest if none does."""
     with contextlib.suppress(OSError):
-        if not is_first():
+        if "anyserve.worker.template" not in sys.argv and not is_first():
             be_wild(sys.argv)
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
