@@ -6,9 +6,12 @@
 //!
 //! ```text
 //!  Pool::call ─► Routes (query → handler) ─► Dispatcher (pure) ─► Link ══ socket ══ worker process
-//!                                                 ▲                │
-//!        reply ◄── Pending ◄──────────────────────┴── frames ◄─────┘        Supervisor: spawn, handshake, ping,
-//!                                                                            restart, drain, one per worker
+//!                                                 ▲                │                     ▲
+//!        reply ◄── Pending ◄──────────────────────┴── frames ◄─────┘                     │ forks, or is spawned
+//!                                                                                        │
+//!  App (template: manifest) ─► WorkerGroups ─► Pools (pure) ─► Planner ─► Supervisor ────┘
+//!                                  ▲           who starts, sleeps, leaves   one per worker: handshake, ping, drain,
+//!        orders (Control) ─────────┘                                        sleep, wake, restart
 //! ```
 
 mod app;

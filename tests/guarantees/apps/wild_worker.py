@@ -1,7 +1,8 @@
 """A worker process that leaves its socket to the test, which then says whatever it wants in its name.
 
 The first one of a replica is an honest worker, so that there is somebody to harm, and so is everyone whom no test waits
-for; so is the template. It is what `--python` names, through a script; what follows are a Python interpreter's arguments.
+for; so is the template. It is what `--python` names, through a script; what follows are the arguments of a Python
+interpreter.
 """
 
 import contextlib
