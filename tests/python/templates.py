@@ -59,7 +59,7 @@ class ForkedWorker(FakeRuntime):
         self._order = order
         super().__init__("", **options)
 
-    def _spawn(self, target: str, path: str) -> Process:
+    def _spawn(self, target: str, path: str, group: str | None, variables: dict[str, str]) -> Process:
         more = {"socket": str(self.folder / "socket"), "stdout": self._file("stdout"), "stderr": self._file("stderr")}
         self.forked = self._template.fork(**more | self._order)
         assert not self.forked["failed"], self.forked
