@@ -84,8 +84,8 @@ class Replica:
         self.workers()
 
     def output(self) -> str:
-        """Everything that it has printed, and its log."""
-        return "".join(path.read_text(errors="replace") for path in (self.stdout, self.stderr))
+        """Everything that it has printed, and its log; each line with an end before it."""
+        return "\n" + "".join(path.read_text(errors="replace") for path in (self.stdout, self.stderr))
 
     def says(self, text: str) -> None:
         """Wait for a text in its output."""

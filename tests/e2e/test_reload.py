@@ -116,3 +116,11 @@ def test_a_worker_that_does_not_start_keeps_the_old_ones(replica, app, tmp_path)
     assert (status, "no weights" in body) == (503, True)
     with Client(served.endpoint) as client:
         assert (version(client), version(client, "token")) == (1, 1)
+
+
+def test_an_app_whose_workers_are_all_started_on_demand_is_loaded_again_without_any(replica):
+    served = replica("examples/switching/app.py:app", "--resources", "token=1")
+    status, body = served.http("/admin/reload", method="POST")
+    assert (status, json.loads(body)["generation"]) == (200, 2)
+    with Client(served.endpoint) as client:
+        assert client.infer("shout", {"text": ["hi"]}, timeout_s=30)["text"][0] == b"HI"

@@ -76,8 +76,8 @@ impl Inner {
         let mut plans = self.plans.subscribe();
         let before = *plans.borrow_and_update();
         self.replan.notify_one();
-        // After this look it is known for which of them there is room.
-        let _ = plans.wait_for(|plans| *plans > before + 1).await;
+        // A look that is counted from here on has seen them: then it is known for which of them there is room.
+        let _ = plans.wait_for(|plans| *plans > before).await;
         self.until(|| why_not_up(new).is_some() || new.iter().all(|group| self.is_up_beside(group))).await;
         why_not_up(new).map_or_else(
             || {
