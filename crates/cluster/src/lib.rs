@@ -30,9 +30,7 @@ mod retired;
 mod route;
 
 pub use config::{RegistryConfig, RegistryLimits};
-pub use delegation::{
-    Arrival, DELEGATIONS, MAX_RULES, REFUSED_BY, Refusal, Trip, Upgrade, UpgradeError, Upgrades, refuse,
-};
+pub use delegation::{Arrival, Refusal, Trip, refuse};
 pub use health::Health;
 pub use holders::{Candidate, Standing};
 pub use index::CapabilityIndex;

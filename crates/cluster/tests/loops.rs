@@ -9,10 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyserve_cluster::policy::{BinPacking, LeastWait, Policy, PrefixAffinity, RoundRobin, Sticky};
-use anyserve_cluster::{
-    Announce, Arrival, Call, Event, Offer, Refusal, Registry, Route, Step, Target, Trip, Upgrades, refuse,
-};
-use anyserve_core::{Code, Error, Query};
+use anyserve_cluster::{Announce, Arrival, Call, Event, Offer, Refusal, Registry, Route, Step, Target, Trip, refuse};
+use anyserve_core::{Code, Error, Query, Upgrades};
 use common::{READY, announce, call, offer, registry};
 use proptest::prelude::*;
 

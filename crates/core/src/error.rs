@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Code;
+use crate::{Code, Query};
 
 /// The end of a request that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,8 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// The handler's traceback, where a handler raised and the runtime runs in debug.
     pub traceback: Option<String>,
+    /// The request was not begun and goes back to the API server, which is to have it served elsewhere, as this query.
+    pub hand_back: Option<Box<Query>>,
 }
 
 // === impl Error ===
@@ -23,7 +25,7 @@ pub struct Error {
 impl Error {
     /// An error without a hint when to come back.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None, traceback: None }
+        Self { code, message: message.into(), retry_after: None, traceback: None, hand_back: None }
     }
 
     /// [`Code::InvalidInput`] with this message.
@@ -45,6 +47,12 @@ impl Error {
     /// The same error, with the handler's traceback.
     pub fn with_traceback(mut self, traceback: impl Into<String>) -> Self {
         self.traceback = Some(traceback.into());
+        self
+    }
+
+    /// The same error, as the hand-back of a request that is to be served elsewhere as this query.
+    pub fn with_hand_back(mut self, query: Query) -> Self {
+        self.hand_back = Some(Box::new(query));
         self
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod explain;
 mod group;
 mod handler;
+pub mod header;
 mod index;
 mod limits;
 mod matching;
@@ -28,6 +29,8 @@ mod schedule;
 mod selector;
 mod status;
 mod tensor;
+mod upgrade;
+mod uplink;
 
 pub use batch::batch_key;
 pub use capability::{Capability, CapabilityError, Value};
@@ -56,3 +59,5 @@ pub use schedule::{MAX_SEQUENCE, MAX_TENANT, Priority, Schedule, SequenceCall, S
 pub use selector::SelectorError;
 pub use status::{GroupStatus, ResourceStatus, Status, WorkerStatus};
 pub use tensor::{BytesError, BytesReader, ShapeError, Tensor, TensorSpec, elements};
+pub use upgrade::{MAX_UPGRADES, Upgrade, UpgradeError, Upgrades};
+pub use uplink::{Answered, Uplink};

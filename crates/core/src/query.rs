@@ -235,6 +235,15 @@ impl Query {
         selector::parse(text).map(Self::all)
     }
 
+    /// The selector that [`parse`](Self::parse) reads this query from, whatever its keys and values hold. `None` for a
+    /// model name and for the query of all, which no selector says.
+    pub fn to_selector(&self) -> Option<String> {
+        match self {
+            Self::All(conditions) if !conditions.is_empty() => Some(selector::write(conditions)),
+            Self::All(_) | Self::Model(_) => None,
+        }
+    }
+
     /// Bytes that it takes beside its own size, roughly.
     pub(crate) fn heap_size(&self) -> usize {
         match self {

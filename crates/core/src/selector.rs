@@ -29,6 +29,35 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Condition>, SelectorError> {
     if reader.at < text.len() { Err(reader.expected("',' or the end")) } else { Ok(conditions) }
 }
 
+/// The text that [`parse`] reads these conditions from.
+pub(crate) fn write(conditions: &[Condition]) -> String {
+    conditions.iter().map(write_one).collect::<Vec<_>>().join(",")
+}
+
+fn write_one(condition: &Condition) -> String {
+    let key = quoted(&condition.key);
+    let list = |texts: &[String]| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(",");
+    match &condition.op {
+        Op::Equals(text) => format!("{key}={}", quoted(text)),
+        Op::NotEquals(text) => format!("{key}!={}", quoted(text)),
+        Op::In(texts) => format!("{key} in ({})", list(texts)),
+        Op::NotIn(texts) => format!("{key} notin ({})", list(texts)),
+        Op::Exists => key,
+        Op::Missing => format!("!{key}"),
+        Op::Less(bound) => format!("{key}<\"{bound}\""),
+        Op::AtMost(bound) => format!("{key}<=\"{bound}\""),
+        Op::Greater(bound) => format!("{key}>\"{bound}\""),
+        Op::AtLeast(bound) => format!("{key}>=\"{bound}\""),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    if !text.is_empty() && text.chars().all(is_word) {
+        return text.to_owned();
+    }
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 type Comparison = (&'static str, fn(Bound) -> Op);
 
 /// The longer sign first, where one begins like another.
@@ -212,7 +241,33 @@ mod tests {
         assert_eq!(ops("in=1,inner"), [("in".into(), Op::Equals("1".into())), ("inner".into(), Op::Exists)]);
     }
 
+    fn any_op() -> impl Strategy<Value = Op> {
+        let text = || ".{1,6}";
+        let texts = || prop::collection::vec(text(), 1..4);
+        let bound = || any::<f64>().prop_filter("a number", |number| number.is_finite()).prop_map(Bound::from);
+        prop_oneof![
+            text().prop_map(Op::Equals),
+            text().prop_map(Op::NotEquals),
+            texts().prop_map(Op::In),
+            texts().prop_map(Op::NotIn),
+            Just(Op::Exists),
+            Just(Op::Missing),
+            bound().prop_map(Op::Less),
+            bound().prop_map(Op::AtMost),
+            bound().prop_map(Op::Greater),
+            bound().prop_map(Op::AtLeast),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same_query(conditions in prop::collection::vec((".{1,6}", any_op()), 1..5)) {
+            let conditions = conditions.into_iter().map(|(key, op)| Condition { key, op }).collect();
+            let query = Query::all(conditions);
+            let text = query.to_selector().unwrap();
+            prop_assert_eq!(Query::parse(&text).unwrap(), query, "{}", text);
+        }
+
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,60}") {
             let _ = Query::parse(&text);

@@ -14,7 +14,7 @@ struct Package {
 
 const PACKAGES: [Package; 2] = [
     Package { name: "inference", root: "inference/grpc_service.proto" },
-    Package { name: "anyserve.v1", root: "anyserve/v1/objects.proto" },
+    Package { name: "anyserve.v1", root: "anyserve/v1/services.proto" },
 ];
 
 /// Names of the files [`generate`] writes.

@@ -13,7 +13,8 @@ pub mod inference {
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/inference.bin");
 }
 
-/// The package `anyserve.v1`: messages, client and server of `ObjectTransfer`, between replicas.
+/// The package `anyserve.v1`: messages, clients and servers of `ObjectTransfer` (between replicas), `Replica` and
+/// `Registry`.
 #[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, clippy::pedantic)]
 pub mod v1 {
     include!("gen/anyserve.v1.rs");

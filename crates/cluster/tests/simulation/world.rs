@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyserve_cluster::policy::{BinPacking, Keys, LeastWait, Policy, PrefixAffinity, RoundRobin, Sticky};
 use anyserve_cluster::{
-    Answer, Arrival, Call, Event, Handle, Health, Refusal, Registry, RegistryConfig, Route, Step, Target, Trip,
-    Upgrades, refuse,
+    Answer, Arrival, Call, Event, Handle, Health, Refusal, Registry, RegistryConfig, Route, Step, Target, Trip, refuse,
 };
-use anyserve_core::{Code, Error, Query};
+use anyserve_core::{Code, Error, Query, Upgrades};
 use anyserve_testkit::{Chance, Timeline};
 
 use crate::replica::{Message, Replica};
