@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every crate with the crates that it may use. `testkit` is for tests of any crate.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("sched", &["core"]),
@@ -13,6 +13,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("proto", &[]),
     ("worker", &["sched", "wire", "shm", "core"]),
     ("cluster", &["core"]),
+    ("gateway", &["client", "cluster", "core", "proto", "server"]),
     ("server", &["proto", "shm", "core"]),
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),

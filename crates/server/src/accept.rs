@@ -1,11 +1,16 @@
 //! The server: accepts connections, and leaves politely.
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_core::TensorMemory;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -13,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
 
+use crate::body::BodyError;
 use crate::connection::Connections;
 use crate::rooms::Rooms;
 use crate::route::App;
@@ -27,9 +33,25 @@ pub enum Drained {
     Aborted(u64),
 }
 
+/// Whoever answers the requests of a port.
+pub trait Answers: Send + Sync + 'static {
+    /// What an answer is written as.
+    type Body: http_body::Body<Data = Bytes, Error: Into<BodyError>> + Send + 'static;
+
+    /// Answers one request of `peer`. It never fails: whatever is wrong is an answer, too.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
+
+    /// Requests whose answers are not written yet.
+    fn in_flight(&self) -> u64;
+}
+
 /// An ingress that is ready to serve.
-pub struct Server<S> {
-    app: Arc<App<S>>,
+pub struct Server<A> {
+    app: Arc<A>,
     connections: Connections,
     /// The tasks of requests on HTTP/2.
     tasks: TaskTracker,
@@ -46,7 +68,7 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 
 // === impl Server ===
 
-impl<S: Upstream> Server<S> {
+impl<S: Upstream> Server<App<S>> {
     /// Prepares to serve what `upstream` answers.
     ///
     /// # Errors
@@ -64,12 +86,22 @@ impl<S: Upstream> Server<S> {
         upstream: S,
         memory: Option<Arc<dyn TensorMemory>>,
     ) -> Result<Self, TlsError> {
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let leaving = CancellationToken::new();
+        Self::of(config, App::new(config, upstream, Rooms::new(memory), &leaving), leaving)
+    }
+}
+
+impl<A: Answers> Server<A> {
+    /// Prepares to serve what `app` answers, which is told by `leaving` once the server leaves.
+    ///
+    /// # Errors
+    /// [`TlsError`] if there are files for TLS that cannot be used.
+    pub fn of(config: &ServerConfig, app: Arc<A>, leaving: CancellationToken) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let tasks = TaskTracker::new();
         Ok(Self {
-            app: App::new(config, upstream, Rooms::new(memory), &leaving),
-            connections: Connections::new(config, tls, tasks.clone()),
+            app,
+            connections: Connections::new(config, tls, tasks.clone(), leaving.clone()),
             tasks,
             leaving,
             grace: config.grace,
@@ -123,7 +155,7 @@ impl<S: Upstream> Server<S> {
         if tokio::time::timeout(self.grace, rest).await.is_ok() {
             return Drained::Clean;
         }
-        let left = self.app.metrics.in_flight();
+        let left = self.app.in_flight();
         open.shutdown().await;
         // Connections without a request don't count: nobody loses an answer.
         if left == 0 { Drained::Clean } else { Drained::Aborted(left) }

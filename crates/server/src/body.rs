@@ -11,13 +11,13 @@ use http_body::Frame;
 use crate::metrics::Call;
 
 /// An error in the middle of a body.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body that somebody else drives.
 pub(crate) type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>;
 
 /// What is written after the headers.
-pub(crate) enum Body {
+pub enum Body {
     /// Everything is there: data, then trailers.
     Whole(Whole),
     /// It comes piece by piece.
@@ -25,7 +25,7 @@ pub(crate) enum Body {
 }
 
 /// Data that is there, and the trailers after it.
-pub(crate) struct Whole {
+pub struct Whole {
     chunks: Chunks,
     trailers: Option<HeaderMap>,
     /// Counts as in flight until the last byte is taken.

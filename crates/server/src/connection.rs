@@ -14,10 +14,11 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::route::App;
-use crate::{ServerConfig, Upstream};
+use crate::ServerConfig;
+use crate::accept::Answers;
 
 /// Bytes that a client may send of one request before they are read. The default of 64 KiB makes large tensors crawl.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -45,6 +46,7 @@ pub(crate) struct Connections {
     http: auto::Builder<Tasks>,
     tls: Option<TlsAcceptor>,
     handshake_timeout: Duration,
+    leaving: CancellationToken,
 }
 
 /// Runs the requests of HTTP/2 connections, and can be waited for.
@@ -60,7 +62,12 @@ struct Counted<I> {
 // === impl Connections ===
 
 impl Connections {
-    pub(crate) fn new(config: &ServerConfig, tls: Option<TlsAcceptor>, tasks: TaskTracker) -> Self {
+    pub(crate) fn new(
+        config: &ServerConfig,
+        tls: Option<TlsAcceptor>,
+        tasks: TaskTracker,
+        leaving: CancellationToken,
+    ) -> Self {
         let mut http = auto::Builder::new(Tasks(tasks));
         http.http1()
             .timer(TokioTimer::new())
@@ -77,24 +84,25 @@ impl Connections {
             .max_send_buf_size(MAX_UNSENT)
             .keep_alive_interval(config.keepalive)
             .keep_alive_timeout(PING_TIMEOUT);
-        Self { http, tls, handshake_timeout: config.handshake_timeout }
+        Self { http, tls, handshake_timeout: config.handshake_timeout, leaving }
     }
 
     /// Serves one connection of `peer` to its end. Errors are the client's and end nothing but this connection.
-    pub(crate) fn serve<S: Upstream>(
+    pub(crate) fn serve<A: Answers>(
         &self,
         stream: TcpStream,
         peer: IpAddr,
-        app: Arc<App<S>>,
+        app: Arc<A>,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (http, tls, timeout) = (self.http.clone(), self.tls.clone(), self.handshake_timeout);
+        let leaving = self.leaving.clone();
         async move {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "no TCP_NODELAY");
             }
-            let Some(tls) = tls else { return run(http, stream, peer, app, timeout).await };
+            let Some(tls) = tls else { return run(http, stream, peer, app, timeout, leaving).await };
             match tokio::time::timeout(timeout, tls.accept(stream)).await {
-                Ok(Ok(stream)) => run(http, stream, peer, app, timeout).await,
+                Ok(Ok(stream)) => run(http, stream, peer, app, timeout, leaving).await,
                 Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
                 Err(_) => tracing::debug!("the TLS handshake took too long"),
             }
@@ -102,14 +110,19 @@ impl Connections {
     }
 }
 
-async fn run<S, I>(http: auto::Builder<Tasks>, io: I, peer: IpAddr, app: Arc<App<S>>, timeout: Duration)
-where
-    S: Upstream,
+async fn run<A, I>(
+    http: auto::Builder<Tasks>,
+    io: I,
+    peer: IpAddr,
+    app: Arc<A>,
+    timeout: Duration,
+    leaving: CancellationToken,
+) where
+    A: Answers,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let read = Arc::new(AtomicUsize::new(0));
     let io = TokioIo::new(Counted { io, read: Arc::clone(&read) });
-    let leaving = app.leaving.clone();
     // Boxed where it is made: hyper and the runtime move a request's future several times before its first poll.
     let service = service_fn(move |request| Box::pin(Arc::clone(&app).answer(request, peer)));
     let mut connection = pin!(http.serve_connection(io, service));

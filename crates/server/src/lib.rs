@@ -33,7 +33,8 @@ mod token;
 
 use anyserve_core::{Control, Directory, Error, Reply, Request};
 
-pub use accept::{Drained, Server};
+pub use accept::{Answers, Drained, Server};
+pub use body::BodyError;
 pub use config::{ServerConfig, TlsFiles};
 pub use listen::{BindError, Listener};
 pub use tls::TlsError;

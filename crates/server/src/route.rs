@@ -14,6 +14,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::Answers;
 use crate::body::Body;
 use crate::budget::Budget;
 use crate::guard::Peer;
@@ -27,7 +28,7 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// Everything that requests share.
-pub(crate) struct App<S> {
+pub struct App<S> {
     /// Who answers.
     pub(crate) upstream: S,
     /// Bounds of requests.
@@ -67,16 +68,6 @@ impl<S: Upstream> App<S> {
             generated: grpc::Generated::new(config, upstream, leaving),
             http: rest::router(app),
         })
-    }
-
-    /// Answers one request of `peer`. It never fails: a panic is an answer, too.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: IpAddr,
-    ) -> Result<Response<Body>, Infallible> {
-        let answer = AssertUnwindSafe(self.route(request, peer)).catch_unwind().await;
-        Ok(answer.unwrap_or_else(|panic| grpc::refusal(&panicked(&*panic))))
     }
 
     /// Begins to count a request for `model`.
@@ -123,6 +114,19 @@ impl<S: Upstream> App<S> {
                 .map(|answer| answer.unwrap_or_else(|never| match never {}));
             answer.unwrap_or_else(|panic| rest::failed(&panicked(&*panic))).map(Body::boxed)
         }
+    }
+}
+
+impl<S: Upstream> Answers for App<S> {
+    type Body = Body;
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Infallible> {
+        let answer = AssertUnwindSafe(self.route(request, peer)).catch_unwind().await;
+        Ok(answer.unwrap_or_else(|panic| grpc::refusal(&panicked(&*panic))))
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.metrics.in_flight()
     }
 }
 

@@ -1,0 +1,17 @@
+//! The API server: one port in front of many replicas.
+//!
+//! ```text
+//! Server (anyserve_server) ─► Gateway ─┬─► proxy     ModelInfer, ModelStreamInfer, model questions ─► a replica
+//!                                      ├─► json      POST /infer, POST /infer/stream ─► a replica
+//!                                      ├─► registry  Register, Heartbeat, Leave, Resolve, and the same over HTTP
+//!                                      └─► pages     /, /status, /health, /metrics, /explain
+//!                                           │
+//!                                           ▼
+//!                                         Fleet ─► Registry, Policy (anyserve_cluster: pure)
+//! ```
+//!
+//! It decides nothing: who gets a request is decided in `anyserve_cluster`, and this crate carries it out.
+
+mod fleet;
+
+pub use fleet::Fleet;
