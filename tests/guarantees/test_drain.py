@@ -101,7 +101,7 @@ def test_twenty_drained_workers_under_load_lose_nothing_and_each_is_safe_to_stop
             status, body = served.http(f"/admin/workers/{ready[number % 2]}/drain", method="POST")
             assert (status, json.loads(body)["safe_to_stop"]) == (200, True), body
     assert traffic.failures == []
-    assert len(traffic.pids) > TIMES
+    assert len(traffic.pids) > TIMES // 2, "new workers take over"
 
 
 def test_twenty_loads_of_the_app_under_load_lose_nothing(served):

@@ -12,6 +12,8 @@ use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use prost::Message;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,8 @@ use crate::far::{FarCall, MAX_FAR_CALLS};
 use crate::outbox::Outbox;
 use crate::pending::Parcel;
 
+/// How long the task that reads a dead worker's socket is waited for.
+const HEAR_OUT: Duration = Duration::from_secs(1);
 /// Pings within the time that a worker may be silent.
 const PINGS: u32 = 5;
 
@@ -47,6 +51,10 @@ pub(crate) struct Link {
     said: mpsc::Sender<Kind>,
     /// Told when it has answered for everything that it got.
     idle: Notify,
+    /// Cancelled when its process has ended.
+    dead: CancellationToken,
+    /// Cancelled when nothing more of what it sent will be read.
+    heard_out: CancellationToken,
 }
 
 /// Where the other ends of a link's channels are.
@@ -112,6 +120,8 @@ impl Link {
             far,
             said,
             idle: Notify::new(),
+            dead: CancellationToken::new(),
+            heard_out: CancellationToken::new(),
         };
         (Arc::new(link), LinkEnds { far: calls, said: heard })
     }
@@ -310,21 +320,31 @@ impl Link {
         self.pongs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Reads for the life of the link and hands every batch of frames on. Ends when the worker does.
+    /// Reads for the life of the link and hands every batch of frames on. Ends when the worker does, and not before what it
+    /// had sent until then has been read.
     pub(crate) async fn read(
         &self,
         limits: Limits,
         mut take: impl FnMut(&mut Vec<Frame>) -> Result<(), LinkError>,
     ) -> LinkError {
+        let _guard = self.heard_out.clone().drop_guard();
         let mut reader = FrameReader::new(limits);
         loop {
-            if let Err(error) = reader.read(&self.stream).await {
-                return error;
-            }
-            if let Err(error) = take(&mut reader.frames) {
+            let read = tokio::select! {
+                read = reader.read(&self.stream) => read,
+                () = self.dead.cancelled() => return reader.read_rest(&self.stream, &mut take),
+            };
+            if let Err(error) = read.and_then(|()| take(&mut reader.frames)) {
                 return error;
             }
         }
+    }
+
+    /// Waits until everything has been read that a worker had sent before its process ended.
+    pub(crate) async fn hear_out(&self) {
+        self.dead.cancel();
+        // What is in the socket is there already: this only waits for the task that reads it.
+        let _ = tokio::time::timeout(HEAR_OUT, self.heard_out.cancelled()).await;
     }
 }
 
@@ -356,7 +376,37 @@ impl FrameReader {
         }
         Ok(())
     }
+
+    /// Reads what is in the socket of a worker that is dead, and says why there is no more.
+    fn read_rest(
+        &mut self,
+        stream: &UnixStream,
+        take: &mut impl FnMut(&mut Vec<Frame>) -> Result<(), LinkError>,
+    ) -> LinkError {
+        let (mut chunk, mut read) = (vec![0; CHUNK], 0);
+        while read < MAX_REST {
+            // Asked of the system itself: the runtime may not have been told yet that there is something.
+            let len = match recv(stream, &mut chunk, RecvFlags::DONTWAIT) {
+                Ok((len, _)) if len > 0 => len,
+                Err(Errno::INTR) => continue,
+                Ok(_) | Err(_) => break,
+            };
+            read += len;
+            let mut frames = match self.decoder.feed(&chunk[..len]) {
+                Ok(frames) => frames,
+                Err(error) => return error.into(),
+            };
+            if let Err(error) = take(&mut frames) {
+                return error;
+            }
+        }
+        LinkError::Closed
+    }
 }
+
+/// What [`FrameReader::read_rest`] takes at once, and at all: a dead worker's child may hold the socket and go on writing.
+const CHUNK: usize = 64 << 10;
+const MAX_REST: usize = 64 << 20;
 
 fn place(slot: u32) -> usize {
     usize::try_from(slot).expect("slots are few")
