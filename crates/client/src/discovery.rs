@@ -135,28 +135,39 @@ impl Discovery {
     /// # Cancel safety
     /// Dropping the future cancels the call.
     pub async fn infer(&self, query: &Query, call: &Call) -> Result<Response, Error> {
+        self.attempt(query, call).await.map_err(|failed| failed.error)
+    }
+
+    /// The same, for those who may have it served in another way.
+    ///
+    /// # Errors
+    /// [`Failed`], unsent if no replica was reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn attempt(&self, query: &Query, call: &Call) -> Result<Response, Failed> {
         self.send(query, call, |client, call| async move { client.attempt(&call).await }).await
     }
 
     /// The same, for any number of answers. It returns when the first one is there, or the end.
     ///
     /// # Errors
-    /// As of [`infer`](Self::infer), up to the first answer.
+    /// As of [`attempt`](Self::attempt), up to the first answer.
     ///
     /// # Cancel safety
     /// Dropping the future, or the stream, cancels the call.
-    pub async fn begin_stream(&self, query: &Query, call: &Call) -> Result<Responses, Error> {
+    pub async fn begin_stream(&self, query: &Query, call: &Call) -> Result<Responses, Failed> {
         self.send(query, call, |client, call| async move { client.begin_stream(&call).await }).await
     }
 
     /// The same, sent when the stream is first polled.
     pub fn stream(&self, query: Query, call: Call) -> Responses {
         let this = self.clone();
-        let begin = async move { this.begin_stream(&query, &call).await };
+        let begin = async move { this.begin_stream(&query, &call).await.map_err(|failed| failed.error) };
         Box::pin(futures_util::stream::once(begin).try_flatten())
     }
 
-    async fn send<T, F>(&self, query: &Query, call: &Call, send: impl Fn(Client, Call) -> F) -> Result<T, Error>
+    async fn send<T, F>(&self, query: &Query, call: &Call, send: impl Fn(Client, Call) -> F) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, Failed>>,
     {

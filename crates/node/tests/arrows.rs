@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every crate with the crates that it may use. `testkit` is for tests of any crate.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("sched", &["core"]),
@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
     ("objects", &["proto", "client", "core"]),
-    ("node", &["server", "worker", "objects", "shm", "core"]),
+    ("uplink", &["client", "cluster", "proto", "core"]),
+    ("node", &["server", "worker", "objects", "uplink", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];

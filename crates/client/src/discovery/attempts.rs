@@ -34,26 +34,23 @@ impl Attempts {
     }
 
     /// It failed at a replica. `None` if it is to be sent to another one, or else its end.
-    pub(super) fn failed(&mut self, id: &str, failed: Failed) -> Option<Error> {
-        let Failed { error, unsent } = failed;
+    pub(super) fn failed(&mut self, id: &str, failed: Failed) -> Option<Failed> {
         self.tried.push(id.to_owned());
-        if self.tried.len() >= MAX_AVOID {
-            return Some(error);
+        let last = self.tried.len() >= MAX_AVOID || !failed.unsent && self.refused.is_some();
+        if last || !failed.unsent && !is_refusal(&failed.error) {
+            return Some(failed);
         }
-        if unsent {
-            self.unreached = Some(error);
-            return None;
-        }
-        if !is_refusal(&error) || self.refused.is_some() {
-            return Some(error);
-        }
-        self.refused = Some(error);
+        let why = if failed.unsent { &mut self.unreached } else { &mut self.refused };
+        *why = Some(failed.error);
         None
     }
 
     /// There is nobody else, for this reason. What a replica said is worth more than that.
-    pub(super) fn give_up(self, nobody: Error) -> Error {
-        self.refused.or(self.unreached).unwrap_or(nobody)
+    pub(super) fn give_up(self, nobody: Error) -> Failed {
+        match self.refused {
+            Some(refused) => Failed::after(refused),
+            None => Failed::before(self.unreached.unwrap_or(nobody)),
+        }
     }
 }
 
@@ -89,9 +86,9 @@ mod tests {
         assert_eq!(attempts.failed("b", failed(Code::Unavailable, true)), None, "it was none");
         assert_eq!(attempts.tried(), ["a", "b"]);
         let second = attempts.clone().failed("c", failed(Code::Starting, false));
-        assert_eq!(second, Some(Error::new(Code::Starting, "STARTING")));
+        assert_eq!(second, Some(failed(Code::Starting, false)));
         let nobody = Error::new(Code::NoCapability, "nobody");
-        assert_eq!(attempts.give_up(nobody).code, Code::Draining, "what a replica said tells more");
+        assert_eq!(attempts.give_up(nobody), failed(Code::Draining, false), "what a replica said tells more");
     }
 
     #[test]
