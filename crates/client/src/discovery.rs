@@ -119,7 +119,12 @@ impl Discovery {
         self.0.find(search).await.map(|(_, found)| found)
     }
 
-    /// The replica that the last answer came from; `None` before the first.
+    /// The API servers.
+    pub fn api_servers(&self) -> &ApiServers {
+        &self.0.servers
+    }
+
+    /// The replica that was found last; `None` before the first.
     pub fn newest(&self) -> Option<Found> {
         self.0.newest.lock().clone()
     }
@@ -181,11 +186,8 @@ impl Discovery {
                 Some(Err(nobody)) => return Err(attempts.give_up(nobody)),
                 None => return Err(attempts.give_up(late(query))),
             };
-            match send(found.client.clone(), deadline.on(call)).await {
-                Ok(answer) => {
-                    *self.0.newest.lock() = Some(found);
-                    return Ok(answer);
-                }
+            match send(found.client, deadline.on(call)).await {
+                Ok(answer) => return Ok(answer),
                 Err(failed) => {
                     if failed.unsent || attempts::is_refusal(&failed.error) {
                         topic.known.lock().shun(&replica, Instant::now());
@@ -232,7 +234,9 @@ impl Inner {
         };
         let client = self.client(&replica.endpoint)?;
         let Replica { id, epoch, endpoint } = replica.clone();
-        Ok((replica, Found { endpoint, replica_id: id, epoch, client }))
+        let found = Found { endpoint, replica_id: id, epoch, client };
+        *self.newest.lock() = Some(found.clone());
+        Ok((replica, found))
     }
 
     /// Waits until nobody else asks. Who waited takes what the others have got.

@@ -86,6 +86,12 @@ impl ApiServers {
         Ok(Self(Arc::new(Inner { all, standing })))
     }
 
+    /// A client of the one that answered last.
+    pub fn client(&self) -> Client {
+        let place = self.places(true)[0];
+        self.0.all[place].client.clone()
+    }
+
     /// Sends a call to the first API server that can be reached, which has it served by some replica.
     ///
     /// # Errors
