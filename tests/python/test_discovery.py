@@ -58,7 +58,7 @@ def test_a_replica_is_found_by_the_first_call_and_then_used(registry, replicas):
         assert (client.endpoint, client.replica_id) == (replicas[0].endpoint, "a")
         headers = replicas[0].headers.get(timeout=WATCHDOG_S)
     assert headers["x-capability-type"] == "echo", "the client's capability goes along with every call"
-    assert [(asked[1], asked[2]) for asked in registry.asked] == [("type=echo", "")]
+    assert [(asked.selector, asked.model) for asked in registry.asked] == [("type=echo", "")]
     with pytest.raises(errors.InvalidInput, match="API servers 127"):
         client.infer("any", {})
 
@@ -79,14 +79,14 @@ def test_without_a_capability_of_the_client_the_call_decides(registry, replicas,
             1,
             2,
         ]
-    assert [(asked[1], asked[2]) for asked in registry.asked] == [expected]
+    assert [(asked.selector, asked.model) for asked in registry.asked] == [expected]
 
 
 def test_a_capability_of_the_call_wins_over_the_clients(registry, replicas):
     client = Client(api_server=registry.endpoint, capability={"type": "echo"})
     client.infer({"type": "chat"}, {"text": "a"})
     client.infer("any", {"text": "a"}, capability={"type": "embed"})
-    assert [asked[1] for asked in registry.asked] == ["type=chat", "type=embed"]
+    assert [asked.selector for asked in registry.asked] == ["type=chat", "type=embed"]
 
 
 def test_a_replica_that_leaves_or_is_gone_is_followed_by_another_one(registry, replicas):
@@ -122,7 +122,7 @@ def test_questions_go_to_a_replica_that_serves_what_they_are_about(registry, rep
     other = Client(api_server=registry.endpoint)
     assert other.is_ready("echo")
     assert other.metadata("echo")["inputs"] == [("x", "FP32", [-1])]
-    assert [(asked[1], asked[2]) for asked in registry.asked] == [("type=echo", ""), ("", "echo")]
+    assert [(asked.selector, asked.model) for asked in registry.asked] == [("type=echo", ""), ("", "echo")]
 
 
 def test_an_event_loop_finds_replicas_as_well(registry, replicas):

@@ -240,3 +240,35 @@ async fn many_that_look_for_a_replica_at_once_ask_once() {
     }
     assert_eq!((names.asked().len(), replica.requests()), (1, 50));
 }
+
+/// A replica that ends every request with this reset, or its connection with a GOAWAY that has not seen it.
+async fn refusing(reset: Option<h2::Reason>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                if reset.is_none() {
+                    connection.graceful_shutdown();
+                }
+                while let Some(Ok((_, mut answer))) = connection.accept().await {
+                    answer.send_reset(reset.unwrap_or(h2::Reason::REFUSED_STREAM));
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_a_server_says_it_has_not_looked_at_is_sent_elsewhere_and_nothing_else() {
+    let cases = [(None, true), (Some(h2::Reason::REFUSED_STREAM), true), (Some(h2::Reason::INTERNAL_ERROR), false)];
+    for (reset, elsewhere) in cases {
+        let (names, replica) = (Names::start().await, Fake::start().await);
+        names.add("a", &refusing(reset).await, LONG);
+        names.add("b", &replica.address, LONG);
+        let answer = within(discovery(&[names.address]).infer(&echo(), &call("echo"))).await;
+        assert_eq!((answer.is_ok(), replica.requests() > 0), (elsewhere, elsewhere), "{reset:?}: {answer:?}");
+    }
+}
