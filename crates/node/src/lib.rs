@@ -5,6 +5,7 @@
 //! `anyserve-node` are two callers of [`run`].
 
 mod events;
+mod fleet;
 mod logging;
 mod objects;
 mod options;
@@ -17,6 +18,7 @@ mod store;
 mod weights;
 
 pub use events::Event;
+pub use fleet::FleetSettings;
 pub use objects::{ObjectSettings, far_objects};
 pub use options::Options;
 pub use replica::{Ended, run};

@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
     ("objects", &["proto", "client", "core"]),
-    ("node", &["server", "worker", "objects", "shm", "core"]),
+    ("uplink", &["client", "cluster", "proto", "core"]),
+    ("node", &["server", "worker", "objects", "uplink", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];
