@@ -468,3 +468,52 @@ impl Posted<'_> {
         message::Request { handler: self.parcel.handler, slot, attempt, remaining_us, ..Default::default() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// A link, and the worker's end of its socket.
+    fn link(directory: &tempfile::TempDir) -> (Arc<Link>, std::os::unix::net::UnixStream) {
+        let (own, worker) = UnixStream::pair().unwrap();
+        let slots = SlotTable::create(&directory.path().join("slots")).unwrap();
+        let (link, _) = Link::new((WorkerId(1), GroupId(0)), own, slots);
+        let worker = worker.into_std().unwrap();
+        worker.set_nonblocking(false).unwrap();
+        (link, worker)
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_sent_before_its_death_has_been_read_when_it_is_heard_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, mut worker) = link(&directory);
+        let taken = Arc::new(AtomicU32::new(0));
+        let (own, count) = (Arc::clone(&link), Arc::clone(&taken));
+        let reading = tokio::spawn(async move {
+            own.read(Limits::default(), |frames| {
+                count.fetch_add(u32::try_from(frames.drain(..).count()).unwrap(), Ordering::Relaxed);
+                Ok(())
+            })
+            .await
+        });
+        tokio::task::yield_now().await;
+        for id in 0..1000 {
+            worker.write_all(&Frame::bare(Kind::Pong, id).to_bytes()).unwrap();
+        }
+        // A child of the dead worker holds its socket: there is no end of it.
+        link.hear_out().await;
+        assert_eq!(taken.load(Ordering::Relaxed), 1000);
+        assert!(matches!(reading.await.unwrap(), LinkError::Closed));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_whose_socket_is_not_read_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, worker) = link(&directory);
+        drop(worker);
+        let error = link.read(Limits::default(), |_| Ok(())).await;
+        assert!(matches!(error, LinkError::Closed), "{error}");
+        link.hear_out().await;
+    }
+}
