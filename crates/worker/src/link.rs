@@ -498,9 +498,8 @@ mod tests {
             .await
         });
         tokio::task::yield_now().await;
-        for id in 0..1000 {
-            worker.write_all(&Frame::bare(Kind::Pong, id).to_bytes()).unwrap();
-        }
+        let frames: Vec<_> = (0..1000).flat_map(|id| Frame::bare(Kind::Pong, id).to_bytes()).collect();
+        worker.write_all(&frames).unwrap();
         // A child of the dead worker holds its socket: there is no end of it.
         link.hear_out().await;
         assert_eq!(taken.load(Ordering::Relaxed), 1000);
