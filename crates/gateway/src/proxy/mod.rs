@@ -1,0 +1,48 @@
+//! The data path: requests go to replicas as they came, and answers come back as they are.
+//!
+//! ```text
+//! ModelInfer ──► Asked ──► carry ──► Begun ─► Relay: frames as they come ───────────────► client
+//! ModelStreamInfer ─► Session: an Asked for every message ─► carry ─► Responses, in turn ─► client
+//!                            │ ▲
+//!                      Event │ │ Step
+//!                            ▼ │
+//!                        Flight: the Route of anyserve_cluster, told of its end whatever happens
+//! ```
+//!
+//! No message is decoded: of a request only what routing needs is looked at, and of an answer whether it begins with data
+//! or is an error. Nothing is sent a second time once an answer has begun.
+
+mod asked;
+mod carry;
+mod failure;
+mod flight;
+mod headers;
+mod health;
+mod message;
+mod questions;
+mod relay;
+mod responses;
+mod scan;
+mod serves;
+mod session;
+mod stream;
+mod unary;
+
+pub(crate) use asked::{Ask, Asked};
+pub(crate) use carry::carry;
+pub(crate) use failure::Refused;
+pub(crate) use health::health;
+pub(crate) use message::{Message, Messages, ReadError};
+pub(crate) use questions::questions;
+pub(crate) use responses::{Answer, Responses};
+pub(crate) use stream::stream_infer;
+pub(crate) use unary::infer;
+
+/// The service of KServe.
+pub(crate) const SERVICE: &str = "/inference.GRPCInferenceService/";
+/// One message in, one message out.
+pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// Many messages in, any number out.
+pub(crate) const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+/// The gRPC health service.
+pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";

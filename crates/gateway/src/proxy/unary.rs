@@ -1,0 +1,52 @@
+//! One message in, one message out: `ModelInfer`, and the questions about one model.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyserve_core::{Code, Error};
+use anyserve_server::parts::CallHead;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::asked::{Ask, Asked, look};
+use super::carry::{Begun, carry};
+use super::failure::Refused;
+use super::headers;
+use super::message::Messages;
+use super::relay::Relay;
+use crate::Gateway;
+use crate::body::{Body, boxed};
+
+/// Has a call answered by a replica.
+///
+/// # Errors
+/// [`Refused`] if nobody serves it, or whoever had it failed before an answer began.
+pub(crate) async fn infer(
+    gateway: &Arc<Gateway>,
+    ask: Ask,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let (head, body) = request.into_parts();
+    let call = CallHead::read(&head.headers, Instant::now())?;
+    // Kept until the answer has ended: to drop it would tell the client that its request is not wanted.
+    let mut messages = Messages::new(body, gateway.limits.max_message, gateway.budget.clone());
+    let message = within(call.deadline(), messages.next()).await?.map_err(super::ReadError::of_client)?;
+    let message = message.ok_or_else(|| Error::invalid("the call has no message"))?;
+    let headers = Arc::new(headers::of_call(&head.headers));
+    drop(head);
+    let found = look(gateway, ask, &call, &message)?;
+    let asked = Asked::of(ask, &call, headers, message, found)?;
+    let begun: Begun = carry(gateway, &asked).await?;
+    let (headers, relay) = Relay::of(begun, messages);
+    let mut response = Response::new(boxed(relay));
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Waits for the request's message, but no longer than a little after its deadline.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return Ok(work.await) };
+    let ended = tokio::time::timeout_at(CallHead::give_up_at(deadline), work).await;
+    ended.map_err(|_| Error::new(Code::Deadline, "the deadline passed before the request's message had arrived"))
+}
