@@ -18,9 +18,9 @@ where
 }
 
 /// A gRPC response that is nothing but a status.
-pub(crate) fn status_only(trailers: HeaderMap) -> Response<Body> {
+pub(crate) fn status_only(trailers: &HeaderMap) -> Response<Body> {
     let mut response = grpc(Empty::new());
-    response.headers_mut().extend(trailers);
+    response.headers_mut().extend(trailers.clone());
     response
 }
 

@@ -110,10 +110,10 @@ impl Gateway {
             proxy::STREAM_INFER => self.stream_infer(request),
             path if path.starts_with(proxy::SERVICE) => Box::pin(proxy::questions(self, request)).await,
             path if path.starts_with(proxy::HEALTH) => return Box::pin(proxy::health(self, request)).await,
-            //JSON
+            json::INFER | json::STREAM => return Box::pin(json::answer(self, request)).await,
             _ => return rest(&request),
         };
-        answer.unwrap_or_else(|refused| status_only(refused.trailers))
+        answer.unwrap_or_else(|refused| status_only(&refused.trailers))
     }
 
     async fn infer(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
@@ -137,7 +137,7 @@ impl Answers for Gateway {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, _: IpAddr) -> Result<Response<Body>, Infallible> {
         let answer = AssertUnwindSafe(self.route(request)).catch_unwind().await;
-        Ok(answer.unwrap_or_else(|panic| status_only(Refused::from(panicked(&*panic)).trailers)))
+        Ok(answer.unwrap_or_else(|panic| status_only(&Refused::from(panicked(&*panic)).trailers)))
     }
 
     fn in_flight(&self) -> u64 {
@@ -151,7 +151,7 @@ fn rest(request: &Request<Incoming>) -> Response<Body> {
     let grpc = request.headers().get(http::header::CONTENT_TYPE);
     if grpc.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
         let unknown = Error::new(Code::Unsupported, format!("unknown method {path}"));
-        return status_only(Refused::from(unknown).trailers);
+        return status_only(&Refused::from(unknown).trailers);
     }
     failed_http(&Error::new(Code::NotFound, format!("unknown path {path}"))).map(boxed)
 }

@@ -2,7 +2,8 @@
 
 use std::any::Any;
 
-use anyserve_core::Error;
+use anyserve_core::{Error, Parameter};
+use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
@@ -18,6 +19,11 @@ pub fn succeeded() -> HeaderMap {
 /// The trailers of a call that failed: `grpc-status` and what goes with it.
 pub fn failed(error: &Error) -> HeaderMap {
     grpc::failed(error)
+}
+
+/// The value of a parameter.
+pub fn parameter(choice: ParameterChoice) -> Parameter {
+    grpc::from_choice(choice)
 }
 
 /// The message that tells of a failed request inside a `ModelStreamInfer` call, framed.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyserve_cluster::policy::{Keys, SESSION};
 use anyserve_cluster::{Call, Target, Trip};
 use anyserve_core::{Error, Query};
-use anyserve_server::parts::CallHead;
+use anyserve_server::parts::{CallHead, parameter};
 use bytes::Buf;
 use http::{HeaderMap, Request};
 use prost::DecodeError;
@@ -67,6 +67,21 @@ impl Ask {
 // === impl Asked ===
 
 impl Asked {
+    /// Reads what routing needs of a message. `headers` are those that go along with it.
+    ///
+    /// # Errors
+    /// What [`look`] and [`Asked::of`] say.
+    pub(crate) fn read(
+        gateway: &Gateway,
+        ask: Ask,
+        head: &CallHead,
+        headers: Arc<HeaderMap>,
+        message: Message,
+    ) -> Result<Self, Error> {
+        let found = look(gateway, ask, head, &message)?;
+        Self::of(ask, head, headers, message, found)
+    }
+
     /// A request of which this was found. `headers` are those that go along with it.
     ///
     /// # Errors
@@ -81,7 +96,8 @@ impl Asked {
         let Found { model, version, id, capability, prompt } = found;
         let no_value =
             || Error::invalid(format!("parameter 'capability' of the request for model '{model}' has no value"));
-        let capability = capability.map(|value| value.ok_or_else(no_value)).transpose()?;
+        let capability =
+            capability.map(|value| value.parameter_choice.map(parameter).ok_or_else(no_value)).transpose()?;
         let said = head.query(capability.as_ref(), &model)?;
         if matches!(ask, Ask::Question(_)) && said == Query::model("") {
             return Err(Error::invalid(
@@ -92,6 +108,11 @@ impl Asked {
         let keys = Keys::new(session.map(|(_, text)| text.as_str()), prompt.as_deref());
         let (trip, deadline) = (Trip::of(head.headers())?, head.deadline());
         Ok(Self { ask, headers, message: Arc::new(message), said, id, version, keys, deadline, trip })
+    }
+
+    /// Whether it says nothing of what it asks for.
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.said == Query::model("")
     }
 
     /// What the fleet is told of it.

@@ -104,7 +104,7 @@ async fn begin(response: Response<Incoming>, target: &Target) -> Sent {
     }
     if let Some(error) = no_grpc(head.status, &headers, target) {
         let trailers = Refused::from(error.clone()).trailers;
-        return Sent::Failed(error, trailers);
+        return Sent::Failed(error, *trailers);
     }
     headers::of_answer(&mut headers);
     first(headers, body, target).await

@@ -13,8 +13,8 @@ use tonic::Status;
 pub(crate) struct Refused {
     /// Why.
     pub(crate) error: Error,
-    /// The replica's own trailers, if it is its error.
-    pub(crate) trailers: HeaderMap,
+    /// `grpc-status` and what goes with it: the replica's own words, if it is its error.
+    pub(crate) trailers: Box<HeaderMap>,
 }
 
 // === impl Refused ===
@@ -22,7 +22,7 @@ pub(crate) struct Refused {
 impl From<Error> for Refused {
     /// An error of the API server's own.
     fn from(error: Error) -> Self {
-        Self { trailers: failed(&error), error }
+        Self { trailers: Box::new(failed(&error)), error }
     }
 }
 

@@ -62,7 +62,7 @@ impl Flight {
         let Some(target) = &self.target else { return Event::Failed { error, emitted: false } };
         let event = failure::event(error.clone(), &trailers, target);
         headers::of_answer(&mut trailers);
-        self.refusal = Some(Refused { error, trailers });
+        self.refusal = Some(Refused { error, trailers: Box::new(trailers) });
         event
     }
 
@@ -75,7 +75,7 @@ impl Flight {
             self.trail(&mut trailers);
             return Ok(trailers);
         };
-        self.refusal = Some(Refused { error: error.clone(), trailers });
+        self.refusal = Some(Refused { error: error.clone(), trailers: Box::new(trailers) });
         Err(self.fail(Event::Failed { error, emitted: true }))
     }
 

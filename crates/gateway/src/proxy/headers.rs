@@ -35,7 +35,8 @@ pub(crate) fn of_call(headers: &HeaderMap) -> HeaderMap {
 
 /// The headers of an HTTP request that go along with the gRPC call that it becomes.
 pub(crate) fn of_http(headers: &HeaderMap) -> HeaderMap {
-    let own = |name: &str| name.starts_with("x-") || OF_THE_CALLER.contains(&name);
+    // How long the caller waits is told to replicas as what is left of it.
+    let own = |name: &str| name.starts_with("x-") && name != "x-timeout-s" || OF_THE_CALLER.contains(&name);
     let mut kept = kept(headers, |name| own(name) && !OF_THIS_HOP.contains(&name));
     kept.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     kept
@@ -57,8 +58,9 @@ pub(crate) fn put(headers: &mut HeaderMap, query: Option<&Query>, delegations: u
 
 /// The headers or trailers of an answer that go along with it.
 pub(crate) fn of_answer(headers: &mut HeaderMap) {
-    OF_THIS_HOP.iter().for_each(|name| _ = headers.remove(*name));
-    headers.remove(HAND_BACK);
+    for name in OF_THIS_HOP.into_iter().chain([HAND_BACK]) {
+        headers.remove(name);
+    }
 }
 
 /// Adds whose answer it is, and how many attempts it took.
@@ -67,6 +69,15 @@ pub(crate) fn trail(trailers: &mut HeaderMap, replica: Option<&str>, attempts: u
         trailers.insert(HeaderName::from_static(REPLICA), replica);
     }
     trailers.insert(HeaderName::from_static(ATTEMPTS), attempts.into());
+}
+
+/// Copies whose answer it is, and the attempts, from trailers to the headers of an HTTP answer.
+pub(crate) fn copy_trail(trailers: &HeaderMap, headers: &mut HeaderMap) {
+    for name in [REPLICA, ATTEMPTS] {
+        if let Some(value) = trailers.get(name) {
+            headers.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
 }
 
 fn kept(headers: &HeaderMap, keep: impl Fn(&str) -> bool) -> HeaderMap {

@@ -29,7 +29,7 @@ const SMALL: usize = 4 << 10;
 pub(crate) struct Message {
     pieces: Vec<Bytes>,
     /// The memory that it takes; given back with it.
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
 }
 
 /// The bytes of a message without its prefix, read from its pieces.
@@ -94,7 +94,7 @@ impl Message {
 
     /// The pieces, taken.
     pub(crate) fn into_pieces(self) -> (Vec<Bytes>, Option<Charge>) {
-        (self.pieces, self._charge)
+        (self.pieces, self.charge)
     }
 
     /// Whether its bytes are compressed.
@@ -116,7 +116,7 @@ impl Message {
 impl From<Bytes> for Message {
     /// Bytes that are framed already.
     fn from(framed: Bytes) -> Self {
-        Self { pieces: vec![framed], _charge: None }
+        Self { pieces: vec![framed], charge: None }
     }
 }
 
@@ -293,7 +293,7 @@ impl Partial {
 
     fn finish(mut self) -> Message {
         self.gather();
-        Message { pieces: self.pieces, _charge: Some(self.charge) }
+        Message { pieces: self.pieces, charge: Some(self.charge) }
     }
 }
 
@@ -415,7 +415,7 @@ mod tests {
         ) {
             let all: Vec<u8> = pieces.concat();
             let mut whole = &all[PREFIX.min(all.len())..];
-            let message = Message { pieces: pieces.into_iter().map(Bytes::from).collect(), _charge: None };
+            let message = Message { pieces: pieces.into_iter().map(Bytes::from).collect(), charge: None };
             let mut reader = message.reader();
             for take in takes {
                 let take = take.min(whole.len());

@@ -31,12 +31,13 @@ mod unary;
 pub(crate) use asked::{Ask, Asked};
 pub(crate) use carry::carry;
 pub(crate) use failure::Refused;
+pub(crate) use headers::{copy_trail, of_http};
 pub(crate) use health::health;
-pub(crate) use message::{Message, Messages, ReadError};
+pub(crate) use message::{Message, ReadError};
 pub(crate) use questions::questions;
 pub(crate) use responses::{Answer, Responses};
 pub(crate) use stream::stream_infer;
-pub(crate) use unary::infer;
+pub(crate) use unary::{infer, within};
 
 /// The service of KServe.
 pub(crate) const SERVICE: &str = "/inference.GRPCInferenceService/";

@@ -33,11 +33,11 @@ impl<R> Relay<R> {
     /// The end, by an event that the replica did not tell.
     fn fail(&mut self, event: Event) -> Option<Frame<Bytes>> {
         let refused = self.flight.take()?.fail(event);
-        Some(Frame::trailers(refused.trailers))
+        Some(Frame::trailers(*refused.trailers))
     }
 
     fn end(&mut self, trailers: HeaderMap) -> Option<Frame<Bytes>> {
-        let trailers = self.flight.take()?.end(trailers).unwrap_or_else(|refused| refused.trailers);
+        let trailers = self.flight.take()?.end(trailers).unwrap_or_else(|refused| *refused.trailers);
         Some(Frame::trailers(trailers))
     }
 }

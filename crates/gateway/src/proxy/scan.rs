@@ -7,9 +7,8 @@
 //! a model are the first two.
 
 use anyserve_cluster::policy::{BLOCK, BLOCKS};
-use anyserve_core::{Datatype, Parameter};
+use anyserve_core::Datatype;
 use anyserve_proto::inference::InferParameter;
-use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use bytes::{Buf, BufMut};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, message, skip_field, string};
@@ -34,8 +33,8 @@ pub(crate) struct Found {
     pub(crate) version: String,
     /// The request's id.
     pub(crate) id: String,
-    /// The parameter `capability`. Inside, `None` if it has no value.
-    pub(crate) capability: Option<Option<Parameter>>,
+    /// The parameter `capability`.
+    pub(crate) capability: Option<InferParameter>,
     /// How the prompt begins, as far as it counts.
     pub(crate) prompt: Option<Vec<u8>>,
 }
@@ -97,19 +96,9 @@ impl Found {
         let mut entry = Entry::default();
         message::merge(wire, &mut entry, buf, DecodeContext::default())?;
         if entry.key == "capability" {
-            self.capability = Some(entry.value.and_then(|value| value.parameter_choice).map(parameter));
+            self.capability = Some(entry.value.unwrap_or_default());
         }
         Ok(())
-    }
-}
-
-fn parameter(choice: ParameterChoice) -> Parameter {
-    match choice {
-        ParameterChoice::BoolParam(value) => Parameter::Bool(value),
-        ParameterChoice::Int64Param(value) => Parameter::Int(value),
-        ParameterChoice::Uint64Param(value) => Parameter::Uint(value),
-        ParameterChoice::DoubleParam(value) => Parameter::Double(value),
-        ParameterChoice::StringParam(value) => Parameter::Text(value),
     }
 }
 
@@ -186,6 +175,7 @@ fn truncated() -> DecodeError {
 mod tests {
     use super::*;
     use anyserve_cluster::policy::Keys;
+    use anyserve_proto::inference::infer_parameter::ParameterChoice;
     use anyserve_proto::inference::model_infer_request::InferInputTensor;
     use anyserve_proto::inference::{InferTensorContents, ModelInferRequest};
     use bytes::Bytes;
@@ -253,9 +243,7 @@ mod tests {
             (&found.model, &found.version, &found.id),
             (&message.model_name, &message.model_version, &message.id)
         );
-        let capability = message.parameters.get("capability");
-        let capability = capability.map(|value| value.parameter_choice.clone().map(parameter));
-        prop_assert_eq!(found.capability, capability);
+        prop_assert_eq!(found.capability.as_ref(), message.parameters.get("capability"));
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! One `ModelStreamInfer` call: every message of it is a request of its own, to whichever replica serves it.
 //!
 //! ```text
-//! messages ─► pending ─► begun: waits in `turns` until every earlier request ─► streams: answers go out
-//!  (read while there      or failed     has begun to answer or ended             as they come
+//! messages ─► pending ─► its first answer waits in `turns` until every ─► streams: further answers
+//!  (read while there      earlier request has answered or ended             go out as they come
 //!   is room)
 //! ```
 //!
@@ -52,7 +52,7 @@ pub(crate) struct Session {
     /// How reading ended; `None` while it goes on.
     read: Option<Result<(), Error>>,
     pending: FuturesUnordered<Pin<Box<dyn Future<Output = Settled> + Send>>>,
-    /// Requests in the order of their arrival that have neither begun to answer nor ended.
+    /// Requests in the order of their arrival that have neither answered nor ended.
     turns: BTreeMap<u64, Option<Settled>>,
     arrived: u64,
     streams: SelectAll<Answering>,
@@ -61,11 +61,11 @@ pub(crate) struct Session {
     fatal: Option<Refused>,
 }
 
-/// A request that has begun to be answered, or failed before that.
+/// A request whose first answer is there, or that failed before it.
 struct Settled {
     turn: u64,
     id: String,
-    outcome: Result<Box<Responses>, Refused>,
+    outcome: Result<(Answer, Box<Responses>), Refused>,
 }
 
 /// The answers of one request. It ends with one `None`.
@@ -175,13 +175,16 @@ impl Session {
         }
     }
 
-    /// Lets every request answer that has none before it which has not begun.
+    /// Writes the first answer of every request that has none before it which has not answered.
     fn begin_in_turn(&mut self) -> Result<(), Refused> {
         while let Some(mut first) = self.turns.first_entry() {
             let Some(Settled { id, outcome, .. }) = first.get_mut().take() else { break };
             first.remove();
             match outcome {
-                Ok(responses) => self.streams.push(Answering { id, responses }),
+                Ok((first, responses)) => {
+                    self.on_answer(&id, first)?;
+                    self.streams.push(Answering { id, responses });
+                }
                 Err(refused) => self.fail(&id, refused)?,
             }
         }
@@ -212,14 +215,13 @@ impl Session {
 
     fn write(&mut self, message: Message) {
         let (pieces, charge) = message.into_pieces();
-        self.out.extend(pieces.into_iter().map(|data| Piece { data, _charge: None }));
-        if let Some(last) = self.out.back_mut() {
-            last._charge = charge;
-        }
+        let (mut charge, last) = (charge, pieces.len().saturating_sub(1));
+        let pieces = pieces.into_iter().enumerate();
+        self.out.extend(pieces.map(|(at, data)| Piece { data, _charge: charge.take_if(|_| at == last) }));
     }
 }
 
-/// Has one request begin to be answered. A panic is an end, too.
+/// Runs one request up to its first answer. A panic is an end, too.
 fn settle(
     gateway: Arc<Gateway>,
     asked: Asked,
@@ -227,11 +229,22 @@ fn settle(
     encoding: Option<&'static str>,
 ) -> Pin<Box<dyn Future<Output = Settled> + Send>> {
     Box::pin(async move {
-        let begun = AssertUnwindSafe(carry(&gateway, &asked)).catch_unwind().await;
-        let begun = begun.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
-        let outcome = begun.map(|begun| Box::new(Responses::of(&gateway, begun, encoding)));
+        let first = AssertUnwindSafe(first(&gateway, &asked, encoding)).catch_unwind().await;
+        let outcome = first.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         Settled { turn, id: asked.id, outcome }
     })
+}
+
+async fn first(
+    gateway: &Arc<Gateway>,
+    asked: &Asked,
+    encoding: Option<&str>,
+) -> Result<(Answer, Box<Responses>), Refused> {
+    let begun = carry(gateway, asked).await?;
+    let mut responses = Box::new(Responses::of(gateway, begun, encoding));
+    let first = responses.next().await;
+    let first = first.ok_or_else(|| Error::internal("an answer has no end"))?;
+    Ok((first, responses))
 }
 
 // === impl Answering ===

@@ -96,6 +96,6 @@ impl Stream {
     /// The trailers. Requests that are still in flight are cancelled.
     fn end(&mut self, end: Result<(), Refused>) -> Option<Frame<Bytes>> {
         self.session.take()?;
-        Some(Frame::trailers(end.map_or_else(|refused| refused.trailers, |()| succeeded())))
+        Some(Frame::trailers(end.map_or_else(|refused| *refused.trailers, |()| succeeded())))
     }
 }

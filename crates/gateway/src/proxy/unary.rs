@@ -9,7 +9,7 @@ use anyserve_server::parts::CallHead;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::asked::{Ask, Asked, look};
+use super::asked::{Ask, Asked};
 use super::carry::{Begun, carry};
 use super::failure::Refused;
 use super::headers;
@@ -35,8 +35,7 @@ pub(crate) async fn infer(
     let message = message.ok_or_else(|| Error::invalid("the call has no message"))?;
     let headers = Arc::new(headers::of_call(&head.headers));
     drop(head);
-    let found = look(gateway, ask, &call, &message)?;
-    let asked = Asked::of(ask, &call, headers, message, found)?;
+    let asked = Asked::read(gateway, ask, &call, headers, message)?;
     let begun: Begun = carry(gateway, &asked).await?;
     let (headers, relay) = Relay::of(begun, messages);
     let mut response = Response::new(boxed(relay));
@@ -45,7 +44,10 @@ pub(crate) async fn infer(
 }
 
 /// Waits for the request's message, but no longer than a little after its deadline.
-async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Error> {
+///
+/// # Errors
+/// `DEADLINE` then.
+pub(crate) async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Result<T, Error> {
     let Some(deadline) = deadline else { return Ok(work.await) };
     let ended = tokio::time::timeout_at(CallHead::give_up_at(deadline), work).await;
     ended.map_err(|_| Error::new(Code::Deadline, "the deadline passed before the request's message had arrived"))

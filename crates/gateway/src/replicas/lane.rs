@@ -118,6 +118,6 @@ fn connect(connector: &Arc<Connector>, endpoint: &Arc<str>) -> Shared<Connecting
 
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("endpoint", &self.endpoint).field("open", &self.is_open()).finish()
+        f.debug_struct("Lane").field("endpoint", &self.endpoint).field("open", &self.is_open()).finish_non_exhaustive()
     }
 }

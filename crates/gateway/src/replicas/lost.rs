@@ -18,7 +18,7 @@ pub(crate) enum Lost {
 impl Lost {
     /// What a failure of a connection means for a request on it whose writing had begun.
     ///
-    /// The replica did not look at it if it says so by REFUSED_STREAM, or by a GOAWAY of a replica that leaves: that ends
+    /// The replica did not look at it if it says so by `REFUSED_STREAM`, or by a GOAWAY of a replica that leaves: that ends
     /// only requests which came after the last one that it took.
     ///
     /// Source: RFC 9113, sections 6.8 and 8.7.

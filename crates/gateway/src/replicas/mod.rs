@@ -117,12 +117,6 @@ impl Replicas {
         sent
     }
 
-    /// How many connections are kept.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.lanes.lock().by_handle.len()
-    }
-
     fn lane(&self, target: &Target, known: impl Fn(Handle) -> bool) -> Arc<Lane> {
         let mut lanes = self.lanes.lock();
         if let Some(lane) = lanes.get(target) {

@@ -38,6 +38,7 @@ pub use front::CallHead;
 pub(crate) use front::stream_error;
 pub(crate) use generated::Generated;
 pub(crate) use metadata::Metadata;
+pub(crate) use parameters::from_choice;
 pub(crate) use status::{failed, refusal, succeeded};
 pub(crate) use stream::stream_infer;
 pub(crate) use unary::infer;
