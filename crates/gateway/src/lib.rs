@@ -23,4 +23,5 @@ mod replicas;
 pub use body::Body;
 pub use fleet::Fleet;
 pub use gateway::{Gateway, GatewayConfig};
+pub use proxy::ProxyConfig;
 pub use replicas::{ReplicaTlsError, ReplicasConfig};

@@ -5,7 +5,7 @@
 mod support;
 
 use anyserve_cluster::policy::RoundRobin;
-use anyserve_gateway::GatewayConfig;
+use anyserve_gateway::ProxyConfig;
 use anyserve_proto::inference::model_infer_response::InferOutputTensor;
 use anyserve_proto::inference::{ModelInferRequest, ModelInferResponse};
 use bytes::Bytes;
@@ -110,7 +110,7 @@ async fn errors_have_the_one_form_over_http() {
 async fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
     let body = r#"{"model": "m", "inputs": {"x": [1, 2, 3]}}"#;
     for (max_json, http) in [(body.len() - 1, 413), (body.len(), 200), (body.len() + 1, 200)] {
-        let world = start_with(&GatewayConfig { max_json, ..GatewayConfig::default() }, Box::new(RoundRobin));
+        let world = start_with(&ProxyConfig { max_json, ..ProxyConfig::default() }, Box::new(RoundRobin));
         let _replica = world.replica("a", &["model=m"], echo).await;
         let answer = raw::post(world.address, "/infer", &[], body).await;
         assert_eq!(answer.http.as_u16(), http, "{}", answer.text());

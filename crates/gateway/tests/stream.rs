@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use anyserve_cluster::policy::RoundRobin;
-use anyserve_gateway::GatewayConfig;
+use anyserve_gateway::ProxyConfig;
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use anyserve_proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use anyserve_server::Drained;
@@ -190,7 +190,7 @@ async fn a_dropped_stream_cancels_its_requests() {
 
 #[tokio::test]
 async fn no_more_requests_are_read_than_may_be_in_flight() {
-    let world = start_with(&GatewayConfig { max_stream_requests: 2, ..GatewayConfig::default() }, Box::new(RoundRobin));
+    let world = start_with(&ProxyConfig { max_stream_requests: 2, ..ProxyConfig::default() }, Box::new(RoundRobin));
     let replica = world.replica("a", &["model=hang"], |_| hang()).await;
     let quick = world.replica("b", &["model=r1"], repeat).await;
     let stream = open(&world).await;

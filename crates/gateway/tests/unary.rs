@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_cluster::policy::RoundRobin;
-use anyserve_gateway::{Gateway, GatewayConfig, ReplicasConfig};
+use anyserve_gateway::{Gateway, GatewayConfig, ProxyConfig, ReplicasConfig};
 use anyserve_proto::inference::{InferTensorContents, infer_parameter::ParameterChoice};
 use anyserve_server::{Drained, Listener, Server, ServerConfig, TlsFiles};
 use bytes::Bytes;
@@ -326,7 +326,7 @@ async fn a_replica_that_dies_is_connected_to_again_when_it_is_back() {
 async fn a_replica_that_answers_no_ping_is_lost() {
     let quick = Duration::from_millis(50);
     let replicas = ReplicasConfig { keepalive: quick, keepalive_timeout: quick, ..ReplicasConfig::default() };
-    let world = start_with(&GatewayConfig { replicas, ..GatewayConfig::default() }, Box::new(RoundRobin));
+    let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     world.register("mute", &format!("http://{}", listener.local_addr().unwrap()), &["model=m"], false);
     let call = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4])));
@@ -337,7 +337,7 @@ async fn a_replica_that_answers_no_ping_is_lost() {
 #[tokio::test]
 async fn connections_are_bounded_and_one_that_gives_way_finishes_its_requests() {
     let replicas = ReplicasConfig { max_connections: 1, ..ReplicasConfig::default() };
-    let world = start_with(&GatewayConfig { replicas, ..GatewayConfig::default() }, Box::new(RoundRobin));
+    let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
     let gate = Arc::new(Semaphore::new(0));
     let opened = Arc::clone(&gate);
     let gated = move |call: Call| {
@@ -390,7 +390,7 @@ async fn a_slow_client_holds_the_replica_back() {
 
 #[tokio::test]
 async fn messages_are_bounded_by_length_and_by_memory() {
-    let mut config = GatewayConfig { max_buffered: 3 << 20, ..GatewayConfig::default() };
+    let mut config = ProxyConfig { max_buffered: 3 << 20, ..ProxyConfig::default() };
     let message = request("m", vec![0; 2 << 20]);
     config.limits.max_message = prost::Message::encoded_len(&message);
     let world = start_with(&config, Box::new(RoundRobin));
@@ -473,14 +473,14 @@ async fn replicas_with_certificates_are_believed_by_their_authority_alone() {
         [(Some(certificate), "no%20replica%20is%20registered%20yet"), (None, "could%20not%20be%20reached")]
     {
         let replicas = ReplicasConfig { ca, ..ReplicasConfig::default() };
-        let world = start_with(&GatewayConfig { replicas, ..GatewayConfig::default() }, Box::new(RoundRobin));
+        let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
         world.register("secure", &endpoint, &["model=m"], false);
         let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
         assert!(answer.message().contains(message), "{}", answer.message());
     }
     serving.abort();
     let missing = ReplicasConfig { ca: Some(folder.path().join("none.pem")), ..ReplicasConfig::default() };
-    let config = GatewayConfig { replicas: missing, ..GatewayConfig::default() };
-    let fleet = Arc::clone(&behind.fleet);
-    assert!(Gateway::try_new(&config, fleet, tokio_util::sync::CancellationToken::new()).is_err());
+    let proxy = ProxyConfig { replicas: missing, ..ProxyConfig::default() };
+    let config = GatewayConfig { proxy, ..GatewayConfig::default() };
+    assert!(Gateway::try_new(&config, Arc::clone(&behind.fleet)).is_err());
 }

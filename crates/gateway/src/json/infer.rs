@@ -15,17 +15,17 @@ use prost::Message as _;
 
 use super::events::Events;
 use super::{Failure, JSON, body, check_origin, request, response};
-use crate::Gateway;
 use crate::body::{Body, boxed};
+use crate::proxy::Proxy;
 use crate::proxy::{Answer, Ask, Asked, Message, Responses, carry, copy_trail, of_http, within};
 
 /// The header that says how many seconds the caller waits.
 const TIMEOUT: &str = "x-timeout-s";
 
 /// Answers with the one response.
-pub(super) async fn infer(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-    let counted = gateway.in_flight.begin();
-    let mut responses = begin(gateway, Ask::Infer, request).await?;
+pub(super) async fn infer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    let counted = proxy.in_flight.begin();
+    let mut responses = begin(proxy, Ask::Infer, request).await?;
     let mut message = None;
     let trailers = loop {
         match responses.next().await {
@@ -50,8 +50,8 @@ pub(super) async fn infer(gateway: &Arc<Gateway>, request: Request<Incoming>) ->
 }
 
 /// Answers with events. A request that fails before its first response has the status of its error.
-pub(super) async fn stream(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
-    let mut responses = begin(gateway, Ask::Stream, request).await?;
+pub(super) async fn stream(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    let mut responses = begin(proxy, Ask::Stream, request).await?;
     let first = match responses.next().await {
         Some(Answer::Ended(Err(refused))) => return Err(refused.into()),
         Some(answer) => answer,
@@ -64,31 +64,25 @@ pub(super) async fn stream(gateway: &Arc<Gateway>, request: Request<Incoming>) -
 }
 
 /// Has a request begin to be answered.
-async fn begin(gateway: &Arc<Gateway>, ask: Ask, request: Request<Incoming>) -> Result<Responses, Failure> {
+async fn begin(proxy: &Arc<Proxy>, ask: Ask, request: Request<Incoming>) -> Result<Responses, Failure> {
     let now = Instant::now();
-    gateway.check_open()?;
+    proxy.check_open()?;
     let (head, body) = request.into_parts();
     check_origin(&head.headers)?;
     let mut call = CallHead::read(&head.headers, now)?;
     if let Some(timeout) = timeout(&head.headers)? {
         call.set_deadline(now.checked_add(timeout));
     }
-    let asked = read(gateway, ask, &call, &head.headers, body).await?;
-    let begun = carry(gateway, &asked).await?;
-    Ok(Responses::of(gateway, begun, None))
+    let asked = read(proxy, ask, &call, &head.headers, body).await?;
+    let begun = carry(proxy, &asked).await?;
+    Ok(Responses::of(proxy, begun, None))
 }
 
-async fn read(
-    gateway: &Gateway,
-    ask: Ask,
-    call: &CallHead,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<Asked, Failure> {
-    let (json, _charge) = within(call.deadline(), body::read(gateway, headers, body)).await??;
-    let message = Message::framed(&request::parse(&json, &gateway.limits)?)?;
+async fn read(proxy: &Proxy, ask: Ask, call: &CallHead, headers: &HeaderMap, body: Incoming) -> Result<Asked, Failure> {
+    let (json, _charge) = within(call.deadline(), body::read(proxy, headers, body)).await??;
+    let message = Message::framed(&request::parse(&json, &proxy.limits)?)?;
     let headers = Arc::new(of_http(headers));
-    let asked = Asked::read(gateway, ask, call, headers, message)?;
+    let asked = Asked::read(proxy, ask, call, headers, message)?;
     if asked.is_of_nothing() {
         let message = "nothing is asked for: give a model, a capability, or headers such as X-Capability-Type";
         return Err(Error::invalid(message).into());

@@ -28,8 +28,8 @@ use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::Gateway;
 use crate::body::{Body, boxed};
+use crate::proxy::Proxy;
 use crate::proxy::{Refused, copy_trail};
 
 /// One request, one answer.
@@ -47,13 +47,13 @@ enum Failure {
 }
 
 /// Answers one of the two paths.
-pub(crate) async fn answer(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Body> {
     if request.method() != Method::POST {
         return not_allowed(&request);
     }
     let answer = match request.uri().path() {
-        INFER => infer::infer(gateway, request).await,
-        _ => infer::stream(gateway, request).await,
+        INFER => infer::infer(proxy, request).await,
+        _ => infer::stream(proxy, request).await,
     };
     answer.unwrap_or_else(Failure::answer)
 }

@@ -11,10 +11,10 @@ use bytes::Buf;
 use http::{HeaderMap, Request};
 use prost::DecodeError;
 
+use super::front::Proxy;
 use super::message::Message;
 use super::scan::{Found, Wants, scan};
 use super::{INFER, STREAM_INFER, headers};
-use crate::Gateway;
 use crate::replicas::Outgoing;
 
 /// How a request is put to a replica.
@@ -55,10 +55,10 @@ impl Ask {
         }
     }
 
-    fn wants(self, gateway: &Gateway) -> Wants {
+    fn wants(self, proxy: &Proxy) -> Wants {
         match self {
             Self::Question(_) => Wants::Name,
-            _ if gateway.fleet.reads_prompts() => Wants::Prompt,
+            _ if proxy.fleet.reads_prompts() => Wants::Prompt,
             _ => Wants::Query,
         }
     }
@@ -72,13 +72,13 @@ impl Asked {
     /// # Errors
     /// What [`look`] and [`Asked::of`] say.
     pub(crate) fn read(
-        gateway: &Gateway,
+        proxy: &Proxy,
         ask: Ask,
         head: &CallHead,
         headers: Arc<HeaderMap>,
         message: Message,
     ) -> Result<Self, Error> {
-        let found = look(gateway, ask, head, &message)?;
+        let found = look(proxy, ask, head, &message)?;
         Self::of(ask, head, headers, message, found)
     }
 
@@ -155,15 +155,15 @@ impl Asked {
 ///
 /// # Errors
 /// `INVALID_INPUT` for a message that cannot be read, `OVERLOADED` where there is no memory to decompress it.
-pub(crate) fn look(gateway: &Gateway, ask: Ask, head: &CallHead, message: &Message) -> Result<Found, Error> {
-    let wants = ask.wants(gateway);
+pub(crate) fn look(proxy: &Proxy, ask: Ask, head: &CallHead, message: &Message) -> Result<Found, Error> {
+    let wants = ask.wants(proxy);
     let mut reader = message.reader();
     let read = if message.is_compressed() {
-        let mut charge = gateway.budget.charge();
+        let mut charge = proxy.budget.charge();
         let len = reader.remaining();
         charge.grow(len)?;
         let packed = reader.copy_to_bytes(len);
-        scan(head.decompress(&packed, gateway.limits.max_message, &mut charge)?, wants)
+        scan(head.decompress(&packed, proxy.limits.max_message, &mut charge)?, wants)
     } else {
         scan(reader, wants)
     };

@@ -16,8 +16,8 @@ use hyper::body::Incoming;
 use super::asked::Asked;
 use super::failure::{Refused, failure};
 use super::flight::Flight;
+use super::front::Proxy;
 use super::{headers, serves};
-use crate::Gateway;
 use crate::replicas::Lost;
 
 /// An answer that has begun: with data, or with a good end without any.
@@ -51,14 +51,14 @@ enum Sent {
 ///
 /// # Cancel safety
 /// Dropping it cancels the request wherever it is.
-pub(crate) async fn carry(gateway: &Arc<Gateway>, asked: &Asked) -> Result<Begun, Refused> {
-    let (mut flight, mut step) = Flight::begin(gateway, asked);
+pub(crate) async fn carry(proxy: &Arc<Proxy>, asked: &Asked) -> Result<Begun, Refused> {
+    let (mut flight, mut step) = Flight::begin(proxy, asked);
     loop {
         let event = match step {
-            Step::Ask(target) => flight.within(serves::ask(gateway, asked, &target)).await,
+            Step::Ask(target) => flight.within(serves::ask(proxy, asked, &target)).await,
             Step::Send(target) => {
                 flight.sent(target.clone());
-                match flight.within(send(gateway, asked, &target)).await {
+                match flight.within(send(proxy, asked, &target)).await {
                     Some(Sent::Begun(headers, body)) => return Ok(Begun { flight, headers, body }),
                     Some(Sent::Failed(error, trailers)) => Some(flight.failed(error, trailers)),
                     Some(Sent::Event(event)) => Some(event),
@@ -73,7 +73,7 @@ pub(crate) async fn carry(gateway: &Arc<Gateway>, asked: &Asked) -> Result<Begun
 }
 
 /// Sends a request to a replica and waits for what decides: the beginning of an answer, or an error.
-async fn send(gateway: &Gateway, asked: &Asked, target: &Target) -> Sent {
+async fn send(proxy: &Proxy, asked: &Asked, target: &Target) -> Sent {
     let request = match asked.request(target) {
         Ok(request) => request,
         Err(error) => {
@@ -81,7 +81,7 @@ async fn send(gateway: &Gateway, asked: &Asked, target: &Target) -> Sent {
             return Sent::Event(Event::Unreached);
         }
     };
-    match gateway.replicas.send(target, request, |handle| gateway.fleet.knows(handle)).await {
+    match proxy.replicas.send(target, request, |handle| proxy.fleet.knows(handle)).await {
         Ok(response) => begin(response, target).await,
         Err(lost) => Sent::Event(event(&lost, target)),
     }

@@ -14,9 +14,10 @@ use tokio::time::Sleep;
 
 use super::asked::Asked;
 use super::failure::{self, Refused};
+use super::front::Proxy;
 use super::headers;
+use crate::Fleet;
 use crate::in_flight::Counted;
-use crate::{Fleet, Gateway};
 
 /// A request that has set out. Dropped before its end, its caller has left.
 pub(crate) struct Flight {
@@ -36,11 +37,11 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// A request sets out.
-    pub(crate) fn begin(gateway: &Gateway, asked: &Asked) -> (Self, Step) {
-        let fleet = Arc::clone(&gateway.fleet);
+    pub(crate) fn begin(proxy: &Proxy, asked: &Asked) -> (Self, Step) {
+        let fleet = Arc::clone(&proxy.fleet);
         let (route, step) = fleet.begin(asked.call());
         let over = matches!(step, Step::Over(_));
-        let (deadline, counted) = (asked.deadline(), gateway.in_flight.begin());
+        let (deadline, counted) = (asked.deadline(), proxy.in_flight.begin());
         let flight = Self { fleet, route, over, deadline, late: None, target: None, refusal: None, _counted: counted };
         (flight, step)
     }

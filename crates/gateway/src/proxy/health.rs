@@ -14,7 +14,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::ServiceExt;
 
-use crate::Gateway;
+use super::front::Proxy;
 use crate::body::{Body, boxed};
 
 const SERVICE: &str = "inference.GRPCInferenceService";
@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Answers from the registry, each time anew.
 #[derive(Clone)]
-struct OfFleet(Arc<Gateway>);
+struct OfFleet(Arc<Proxy>);
 
 /// One Watch call.
 struct Watch {
@@ -34,14 +34,14 @@ struct Watch {
 }
 
 /// Answers a call of the health service.
-pub(crate) async fn health(gateway: &Arc<Gateway>, request: http::Request<Incoming>) -> Answer<Body> {
-    let service = HealthServer::new(OfFleet(Arc::clone(gateway)));
+pub(crate) async fn health(proxy: &Arc<Proxy>, request: http::Request<Incoming>) -> Answer<Body> {
+    let service = HealthServer::new(OfFleet(Arc::clone(proxy)));
     service.oneshot(request).await.unwrap_or_else(|never| match never {}).map(boxed)
 }
 
-// === impl Gateway ===
+// === impl Proxy ===
 
-impl Gateway {
+impl Proxy {
     /// Whether requests are taken, and there is a replica to send them to.
     pub(crate) fn is_ready(&self) -> bool {
         !self.leaving.is_cancelled() && self.fleet.with(|registry, _| registry.is_ready())

@@ -14,8 +14,10 @@
 
 mod asked;
 mod carry;
+mod config;
 mod failure;
 mod flight;
+mod front;
 mod headers;
 mod health;
 mod message;
@@ -30,20 +32,23 @@ mod unary;
 
 pub(crate) use asked::{Ask, Asked};
 pub(crate) use carry::carry;
+pub use config::ProxyConfig;
 pub(crate) use failure::Refused;
+pub(crate) use front::{Proxy, leaving};
 pub(crate) use headers::{copy_trail, of_http};
-pub(crate) use health::health;
+use health::health;
 pub(crate) use message::{Message, ReadError};
-pub(crate) use questions::questions;
+use questions::questions;
 pub(crate) use responses::{Answer, Responses};
-pub(crate) use stream::stream_infer;
-pub(crate) use unary::{infer, within};
+use stream::stream_infer;
+use unary::infer;
+pub(crate) use unary::within;
 
 /// The service of KServe.
-pub(crate) const SERVICE: &str = "/inference.GRPCInferenceService/";
+const SERVICE: &str = "/inference.GRPCInferenceService/";
 /// One message in, one message out.
-pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 /// Many messages in, any number out.
-pub(crate) const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 /// The gRPC health service.
-pub(crate) const HEALTH: &str = "/grpc.health.v1.Health/";
+const HEALTH: &str = "/grpc.health.v1.Health/";

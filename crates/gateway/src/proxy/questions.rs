@@ -20,9 +20,9 @@ use tower::ServiceExt;
 
 use super::asked::Ask;
 use super::failure::Refused;
+use super::front::Proxy;
 use super::message::Message;
 use super::unary::infer;
-use crate::Gateway;
 use crate::body::{Body, boxed, grpc};
 
 const MODEL_READY: &str = "/inference.GRPCInferenceService/ModelReady";
@@ -39,31 +39,28 @@ const OF_ONE_MODEL: [&str; 4] = [
 const STATES: [(bool, &str, &str); 2] = [(true, "READY", ""), (false, "UNAVAILABLE", "no worker is ready")];
 
 /// The generated service's other half. Inference and questions about one model never come here.
-struct Questions(Arc<Gateway>);
+struct Questions(Arc<Proxy>);
 
 /// Answers a call of any method but the two of inference.
 ///
 /// # Errors
 /// [`Refused`] if no replica answers a question about a model.
-pub(crate) async fn questions(
-    gateway: &Arc<Gateway>,
-    request: http::Request<Incoming>,
-) -> Result<Answer<Body>, Refused> {
+pub(crate) async fn questions(proxy: &Arc<Proxy>, request: http::Request<Incoming>) -> Result<Answer<Body>, Refused> {
     let path = request.uri().path();
     if let Some(path) = OF_ONE_MODEL.into_iter().find(|own| *own == path) {
-        return about_model(gateway, path, request).await;
+        return about_model(proxy, path, request).await;
     }
-    let service = GrpcInferenceServiceServer::new(Questions(Arc::clone(gateway)));
+    let service = GrpcInferenceServiceServer::new(Questions(Arc::clone(proxy)));
     let answer = service.oneshot(request).await.unwrap_or_else(|never| match never {});
     Ok(answer.map(boxed))
 }
 
 async fn about_model(
-    gateway: &Arc<Gateway>,
+    proxy: &Arc<Proxy>,
     path: &'static str,
     request: http::Request<Incoming>,
 ) -> Result<Answer<Body>, Refused> {
-    match infer(gateway, Ask::Question(path), request).await {
+    match infer(proxy, Ask::Question(path), request).await {
         Err(refused) if path == MODEL_READY && is_not_ready(refused.error.code) => {
             let message = Message::framed(&ModelReadyResponse { ready: false })?;
             Ok(whole(message))

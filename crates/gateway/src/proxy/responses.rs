@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue};
 use super::carry::{Begun, Rest};
 use super::failure::Refused;
 use super::flight::Flight;
+use super::front::Proxy;
 use super::message::{Message, Messages, ReadError};
-use crate::Gateway;
 
 /// What comes of a request: messages, then its end.
 #[derive(Debug)]
@@ -35,11 +35,11 @@ pub(crate) struct Responses {
 
 impl Responses {
     /// The answers that have begun. `encoding` is how the client expects compressed ones.
-    pub(crate) fn of(gateway: &Gateway, begun: Begun, encoding: Option<&str>) -> Self {
+    pub(crate) fn of(proxy: &Proxy, begun: Begun, encoding: Option<&str>) -> Self {
         let Begun { flight, headers, body } = begun;
         let told = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
         let compressed = told.is_some() && told == encoding.map(str::as_bytes);
-        let messages = Messages::new(body, gateway.limits.max_message, gateway.budget.clone());
+        let messages = Messages::new(body, proxy.limits.max_message, proxy.budget.clone());
         Self { flight: Some(flight), messages, compressed }
     }
 

@@ -16,8 +16,8 @@ use tonic::{Code, Status};
 
 use super::asked::Asked;
 use super::carry::event;
+use super::front::Proxy;
 use super::message::{Message, Messages};
-use crate::Gateway;
 use crate::replicas::{Lost, Outgoing};
 
 const SERVES: &str = "/anyserve.v1.Replica/Serves";
@@ -29,10 +29,10 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ANSWER: usize = 64;
 
 /// Asks. A replica that does not answer in time is one that cannot be reached.
-pub(crate) async fn ask(gateway: &Gateway, asked: &Asked, target: &Target) -> Event {
+pub(crate) async fn ask(proxy: &Proxy, asked: &Asked, target: &Target) -> Event {
     let Some(request) = question(asked, target) else { return Event::Unreached };
     let answer = async {
-        let sent = gateway.replicas.send(target, request, |handle| gateway.fleet.knows(handle)).await;
+        let sent = proxy.replicas.send(target, request, |handle| proxy.fleet.knows(handle)).await;
         match sent {
             Ok(response) => read(response.into_parts()).await,
             Err(lost) => Err(lost),

@@ -28,9 +28,9 @@ use hyper::body::Incoming;
 use super::asked::{Ask, Asked, look};
 use super::carry::carry;
 use super::failure::Refused;
+use super::front::Proxy;
 use super::message::{Message, Messages, ReadError};
 use super::responses::{Answer, Responses};
-use crate::Gateway;
 
 /// What a poll of a session came to.
 pub(crate) enum Progress {
@@ -44,7 +44,7 @@ pub(crate) enum Progress {
 
 /// The state of one call.
 pub(crate) struct Session {
-    gateway: Arc<Gateway>,
+    proxy: Arc<Proxy>,
     head: CallHead,
     /// Those that go along with every request.
     headers: Arc<HeaderMap>,
@@ -83,12 +83,12 @@ struct Piece {
 // === impl Session ===
 
 impl Session {
-    pub(crate) fn new(gateway: &Arc<Gateway>, head: CallHead, headers: HeaderMap, body: Incoming) -> Self {
+    pub(crate) fn new(proxy: &Arc<Proxy>, head: CallHead, headers: HeaderMap, body: Incoming) -> Self {
         Self {
-            gateway: Arc::clone(gateway),
+            proxy: Arc::clone(proxy),
             head,
             headers: Arc::new(headers),
-            messages: Messages::new(body, gateway.limits.max_message, gateway.budget.clone()),
+            messages: Messages::new(body, proxy.limits.max_message, proxy.budget.clone()),
             read: None,
             pending: FuturesUnordered::new(),
             turns: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Session {
             self.turns.insert(settled.turn, Some(settled));
             return self.begin_in_turn().map(|()| true);
         }
-        if self.read.is_some() || self.in_flight() >= self.gateway.max_stream_requests {
+        if self.read.is_some() || self.in_flight() >= self.proxy.max_stream_requests {
             return Ok(false);
         }
         match self.messages.poll_next(cx) {
@@ -152,7 +152,7 @@ impl Session {
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), Refused> {
-        let found = match look(&self.gateway, Ask::Stream, &self.head, &message) {
+        let found = match look(&self.proxy, Ask::Stream, &self.head, &message) {
             Ok(found) => found,
             Err(error) => {
                 // What follows cannot be trusted either; what came before is answered.
@@ -165,7 +165,7 @@ impl Session {
         match Asked::of(Ask::Stream, &self.head, Arc::clone(&self.headers), message, found) {
             Ok(asked) => {
                 self.turns.insert(turn, None);
-                self.pending.push(settle(Arc::clone(&self.gateway), asked, turn, self.head.answer_encoding()));
+                self.pending.push(settle(Arc::clone(&self.proxy), asked, turn, self.head.answer_encoding()));
                 Ok(())
             }
             Err(error) => {
@@ -223,25 +223,21 @@ impl Session {
 
 /// Runs one request up to its first answer. A panic is an end, too.
 fn settle(
-    gateway: Arc<Gateway>,
+    proxy: Arc<Proxy>,
     asked: Asked,
     turn: u64,
     encoding: Option<&'static str>,
 ) -> Pin<Box<dyn Future<Output = Settled> + Send>> {
     Box::pin(async move {
-        let first = AssertUnwindSafe(first(&gateway, &asked, encoding)).catch_unwind().await;
+        let first = AssertUnwindSafe(first(&proxy, &asked, encoding)).catch_unwind().await;
         let outcome = first.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         Settled { turn, id: asked.id, outcome }
     })
 }
 
-async fn first(
-    gateway: &Arc<Gateway>,
-    asked: &Asked,
-    encoding: Option<&str>,
-) -> Result<(Answer, Box<Responses>), Refused> {
-    let begun = carry(gateway, asked).await?;
-    let mut responses = Box::new(Responses::of(gateway, begun, encoding));
+async fn first(proxy: &Arc<Proxy>, asked: &Asked, encoding: Option<&str>) -> Result<(Answer, Box<Responses>), Refused> {
+    let begun = carry(proxy, asked).await?;
+    let mut responses = Box::new(Responses::of(proxy, begun, encoding));
     let first = responses.next().await;
     let first = first.ok_or_else(|| Error::internal("an answer has no end"))?;
     Ok((first, responses))

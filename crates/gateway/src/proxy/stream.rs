@@ -17,9 +17,9 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::failure::Refused;
+use super::front::Proxy;
 use super::headers;
 use super::session::{Progress, Session};
-use crate::Gateway;
 use crate::body::{Body, grpc};
 
 /// The body: a session, and what may end it from outside.
@@ -35,14 +35,14 @@ struct Stream {
 ///
 /// # Errors
 /// [`Refused`] if its headers cannot be read.
-pub(crate) fn stream_infer(gateway: &Arc<Gateway>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
+pub(crate) fn stream_infer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
     let (head, body) = request.into_parts();
     let call = CallHead::read(&head.headers, Instant::now())?;
     let encoding = call.answer_encoding();
     let stream = Stream {
         deadline: call.deadline().map(|at| Box::pin(tokio::time::sleep_until(CallHead::give_up_at(at)))),
-        leaving: Some(Box::pin(gateway.leaving.clone().cancelled_owned())),
-        session: Some(Session::new(gateway, call, headers::of_call(&head.headers), body)),
+        leaving: Some(Box::pin(proxy.leaving.clone().cancelled_owned())),
+        session: Some(Session::new(proxy, call, headers::of_call(&head.headers), body)),
     };
     let mut response = grpc(stream);
     if let Some(encoding) = encoding {
@@ -88,7 +88,7 @@ impl Stream {
     /// Reads no further requests; those that are in flight are answered.
     fn leave(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if let Some(session) = &mut self.session {
-            session.refuse_further(crate::gateway::leaving());
+            session.refuse_further(super::leaving());
         }
         self.poll(cx)
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyserve_cluster::policy::{Policy, RoundRobin};
 use anyserve_cluster::{Announce, Load, Offer, RegistryConfig};
 use anyserve_core::{Capability, Value};
-use anyserve_gateway::{Fleet, Gateway, GatewayConfig};
+use anyserve_gateway::{Fleet, Gateway, GatewayConfig, ProxyConfig};
 use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
@@ -40,13 +40,16 @@ pub(crate) struct World {
 }
 
 pub(crate) fn start() -> World {
-    start_with(&GatewayConfig::default(), Box::new(RoundRobin))
+    start_with(&ProxyConfig::default(), Box::new(RoundRobin))
 }
 
-pub(crate) fn start_with(config: &GatewayConfig, policy: Box<dyn Policy>) -> World {
-    let fleet = Arc::new(Fleet::new(RegistryConfig::default(), policy));
+pub(crate) fn start_with(config: &ProxyConfig, policy: Box<dyn Policy>) -> World {
+    // Nobody says here again that he is there.
+    let registry = RegistryConfig { lease: Duration::from_hours(1), ..RegistryConfig::default() };
+    let fleet = Arc::new(Fleet::new(registry, policy));
     let (leaving, shutdown) = (CancellationToken::new(), CancellationToken::new());
-    let gateway = Gateway::try_new(config, Arc::clone(&fleet), leaving.clone()).unwrap();
+    let config = GatewayConfig { proxy: config.clone(), leaving: leaving.clone() };
+    let gateway = Gateway::try_new(&config, Arc::clone(&fleet)).unwrap();
     let server = Server::of(&ServerConfig::default(), Arc::clone(&gateway), leaving).unwrap();
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let (address, until) = (listener.local_addr(), shutdown.clone());
