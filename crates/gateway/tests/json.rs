@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod scripted;
 
 use anyserve_cluster::policy::RoundRobin;
 use anyserve_gateway::ProxyConfig;
@@ -10,9 +10,9 @@ use anyserve_proto::inference::model_infer_response::InferOutputTensor;
 use anyserve_proto::inference::{ModelInferRequest, ModelInferResponse};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use scripted::replica::{data, hand_back, hang, pieces_and_silence, response, status};
+use scripted::{Call, Reply, raw, start, start_with, until, watchdog};
 use serde_json::json;
-use support::replica::{data, hand_back, hang, pieces_and_silence, response, status};
-use support::{Call, Reply, raw, start, start_with, until, watchdog};
 
 /// The inputs as outputs.
 fn mirrored(request: ModelInferRequest) -> ModelInferResponse {
@@ -123,7 +123,7 @@ async fn the_caller_says_how_long_it_waits() {
     let world = start();
     let replica = world.replica("a", &["model=hang"], |_| hang()).await;
     let body = r#"{"model": "hang", "inputs": {}}"#;
-    let late = raw::post(world.address, "/infer", &[("X-Timeout-S", "0.05")], body).await;
+    let late = raw::post(world.address, "/infer", &[("X-Timeout-S", "0.5")], body).await;
     assert_eq!((late.http.as_u16(), late.code()), (504, Some("DEADLINE")));
     assert!(replica.header("grpc-timeout").is_some() && replica.header("x-timeout-s").is_none());
     for value in ["", "0", "-1", "soon", "NaN", "inf", "1e300"] {

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod scripted;
 
 use anyserve_proto::inference::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
     RepositoryIndexRequest, RepositoryModelLoadRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
 };
-use support::replica::{data, hand_back};
-use support::{Call, Reply, raw, start};
+use scripted::replica::{data, hand_back};
+use scripted::{Call, Reply, raw, start};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;

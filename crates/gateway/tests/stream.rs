@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod scripted;
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use http_body::Frame;
-use support::replica::{data, frames, hand_back, hang, pieces_and_silence, response, status};
-use support::{Call, Client, Reply, STREAM, World, raw, request, start, start_with, until, watchdog, with_id};
+use scripted::replica::{data, frames, hand_back, hang, pieces_and_silence, response, status};
+use scripted::{Call, Client, Reply, STREAM, World, raw, request, start, start_with, until, watchdog, with_id};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -298,7 +298,7 @@ async fn the_deadline_ends_a_stream_and_garbage_ends_it_once_the_rest_is_answere
     });
     let replica = replica.await;
     let hangs = raw::framed(&request("hang", vec![0; 4]));
-    let answer = raw::call(world.address, STREAM, &[("grpc-timeout", "50m")], hangs).await;
+    let answer = raw::call(world.address, STREAM, &[("grpc-timeout", "500m")], hangs).await;
     assert_eq!((answer.status(), answer.code()), ("4", Some("DEADLINE")));
     until(|| replica.held() == 0).await;
     let garbage = [raw::framed(&request("r1", vec![0; 4])), raw::prefixed(0, &[0xff; 3])].concat();
