@@ -73,6 +73,16 @@ impl Endpoint {
         self.secure
     }
 
+    /// The host: a name or an address, one of IPv6 without its brackets.
+    pub fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The endpoint as the URI that a channel connects to.
     pub(crate) fn uri(&self) -> Uri {
         let scheme = if self.secure { "https" } else { "http" };
@@ -181,7 +191,9 @@ mod tests {
             ("a_b.svc:65535", "a_b.svc:65535", "http://a_b.svc:65535/"),
         ] {
             assert_eq!(read(text).as_deref(), Ok(shown), "{text}");
-            assert_eq!(text.parse::<Endpoint>().unwrap().uri().to_string(), uri);
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.uri().to_string(), uri);
+            assert!(uri.replace(['[', ']'], "").ends_with(&format!("//{}:{}/", endpoint.host(), endpoint.port())));
         }
     }
 

@@ -85,6 +85,11 @@ impl CapabilityIndex {
         &self.known[wide(number)].capability
     }
 
+    /// Every capability with its number, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Capability>)> {
+        self.known.iter().map(|(number, known)| (narrow(number), &known.capability))
+    }
+
     /// How many different capabilities there are.
     pub fn len(&self) -> usize {
         self.known.len()

@@ -1,8 +1,7 @@
 //! Many replicas as pure state machines: who is there, who serves what, and who gets a request.
 //!
-//! Events and an instant go in, answers and steps come out. The API server, its sockets, and a store that several of
-//! them share are **not in this version**: nothing here sends a byte, starts a task or reads a clock, and no other
-//! crate uses it yet.
+//! Events and an instant go in, answers and steps come out. Nothing here sends a byte, starts a task or reads a clock:
+//! the API server does (`anyserve_gateway`).
 //!
 //! ```text
 //!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing

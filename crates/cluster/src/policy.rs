@@ -40,6 +40,11 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// very many different capabilities match.
     fn needs_all(&self, keys: &Keys) -> bool;
 
+    /// Whether it looks at how a prompt begins. Otherwise nobody needs to read that.
+    fn reads_prompts(&self) -> bool {
+        false
+    }
+
     /// The one that gets the request; `None` only if there are no candidates. `turn` is another one at every choice.
     fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate>;
 }

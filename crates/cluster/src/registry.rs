@@ -17,11 +17,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyserve_core::Capability;
 use slab::Slab;
 
 use crate::hash::of_bytes;
 use crate::health::Health;
-use crate::holders::Holders;
+use crate::holders::{Holders, Standing};
 use crate::index::{CapabilityIndex, narrow, wide};
 use crate::replica::{Held, Replica};
 use crate::retired::Retired;
@@ -208,6 +209,26 @@ impl Registry {
     /// What is known of everybody, in no order.
     pub fn views(&self) -> impl Iterator<Item = ReplicaView> {
         self.slots.values().map(|slot| self.view_of(*slot))
+    }
+
+    /// Whether this start of a replica is registered.
+    pub fn knows(&self, handle: Handle) -> bool {
+        self.get(handle).is_some()
+    }
+
+    /// Whether there is a replica that any request may go to: it is not leaving, and nothing speaks against it.
+    pub fn is_ready(&self) -> bool {
+        !self.up.is_empty()
+    }
+
+    /// The different capabilities that are registered, in no order, each with whether a worker somewhere can take a
+    /// request for it.
+    pub fn offered(&self) -> impl Iterator<Item = (&Arc<Capability>, bool)> {
+        let warm = |number| {
+            let somebody = |standing| self.holders.list(number, standing).is_some();
+            somebody(Standing::Ready) || somebody(Standing::Saturated)
+        };
+        self.index.iter().map(move |(number, capability)| (capability, warm(number)))
     }
 
     /// How many replicas are registered.

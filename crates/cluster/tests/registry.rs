@@ -68,6 +68,24 @@ fn a_lease_lasts_exactly_so_long_and_every_message_begins_it_anew() {
 }
 
 #[test]
+fn it_tells_what_is_offered_whether_a_worker_is_there_for_it_and_who_may_get_requests() {
+    let (mut registry, now) = (registry(), Instant::now());
+    assert!(!registry.is_ready());
+    let mut said = announce("a", 1, 1, &["type=x", "type=y"]);
+    said.offers[1].load.ready = false;
+    registry.announce(&said, now).unwrap();
+    let mut offered: Vec<_> = registry.offered().map(|(capability, warm)| (capability.to_string(), warm)).collect();
+    offered.sort();
+    assert_eq!(offered, [("type=x".to_owned(), true), ("type=y".to_owned(), false)]);
+    let handle = registry.view("a").unwrap().handle;
+    assert!(registry.is_ready() && registry.knows(handle));
+    registry.announce(&Announce { seq: 2, draining: true, ..said }, now).unwrap();
+    assert!(!registry.is_ready() && registry.offered().all(|(_, warm)| !warm));
+    registry.leave("a", 1, now);
+    assert!(!registry.knows(handle) && registry.offered().next().is_none());
+}
+
+#[test]
 fn a_message_that_comes_late_or_twice_makes_no_difference() {
     let (mut registry, now) = (registry(), Instant::now());
     registry.announce(&announce("a", 1, 3, &["type=new"]), now).unwrap();

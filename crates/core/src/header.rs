@@ -11,6 +11,10 @@ pub const QUERY: &str = "x-anyserve-query";
 /// In the trailers of a request that was not begun: the API server is to have it served elsewhere, as this selector.
 /// Empty if the query stays what it is.
 pub const HAND_BACK: &str = "x-anyserve-hand-back";
+/// In the trailers, and over HTTP in the headers, of an answer that came through an API server: which replica it is of.
+pub const REPLICA: &str = "x-anyserve-replica";
+/// Beside it: how many replicas may have begun the request.
+pub const ATTEMPTS: &str = "x-anyserve-attempts";
 /// How many `context.call` the request is below the caller's own.
 pub const DEPTH: &str = "x-anyserve-depth";
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyserve_cluster::policy::Policy;
-use anyserve_cluster::{Call, Event, Registry, RegistryConfig, Route, Step};
+use anyserve_cluster::{Call, Event, Handle, Registry, RegistryConfig, Route, Step};
 use anyserve_core::Error;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -42,6 +42,16 @@ impl Fleet {
             tracing::error!(%unexpected, "a request lost its way");
             Step::Over(Err(Error::internal(format!("a request lost its way: {unexpected}"))))
         })
+    }
+
+    /// Whether this start of a replica is registered.
+    pub(crate) fn knows(&self, handle: Handle) -> bool {
+        self.registry.lock().knows(handle)
+    }
+
+    /// Whether the policy looks at how a prompt begins.
+    pub(crate) fn reads_prompts(&self) -> bool {
+        self.policy.reads_prompts()
     }
 
     /// Looks at the registry, or changes it.

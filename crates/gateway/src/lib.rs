@@ -12,6 +12,16 @@
 //!
 //! It decides nothing: who gets a request is decided in `anyserve_cluster`, and this crate carries it out.
 
+mod body;
 mod fleet;
+mod gateway;
+mod in_flight;
+mod json;
+mod proxy;
+mod replicas;
 
+pub use body::Body;
 pub use fleet::Fleet;
+pub use gateway::{Gateway, GatewayConfig};
+pub use proxy::ProxyConfig;
+pub use replicas::{ReplicaTlsError, ReplicasConfig};

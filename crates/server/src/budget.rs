@@ -11,7 +11,7 @@ use crate::rooms::Rooms;
 /// A number of bytes that everybody takes from, and the rooms of large tensors, which are not counted: their memory has
 /// bounds of its own.
 #[derive(Clone, Debug)]
-pub(crate) struct Budget(Arc<Inner>);
+pub struct Budget(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -22,7 +22,7 @@ struct Inner {
 
 /// Bytes that were taken; dropping it gives them back.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub struct Charge {
     budget: Budget,
     bytes: usize,
 }
@@ -38,13 +38,18 @@ impl Budget {
         Self(Arc::new(Inner { used: AtomicUsize::new(0), max, rooms }))
     }
 
+    /// A budget of `max` bytes without rooms: whatever is received is charged.
+    pub fn of(max: usize) -> Self {
+        Self::new(max, Rooms::new(None))
+    }
+
     /// Where large tensors go.
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.0.rooms
     }
 
     /// A charge that has taken nothing yet.
-    pub(crate) fn charge(&self) -> Charge {
+    pub fn charge(&self) -> Charge {
         Charge { budget: self.clone(), bytes: 0 }
     }
 }
@@ -56,7 +61,7 @@ impl Charge {
     ///
     /// # Errors
     /// `OVERLOADED` if they are not there; nothing is taken then.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         let Inner { used, max, .. } = &*self.budget.0;
         // Relaxed: a count, nothing is published by it.
         let before = used.fetch_add(bytes, Ordering::Relaxed);

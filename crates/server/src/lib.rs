@@ -24,6 +24,7 @@ mod http;
 mod listen;
 mod metrics;
 mod orders;
+pub mod parts;
 mod pulse;
 mod rooms;
 mod route;

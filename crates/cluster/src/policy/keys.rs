@@ -29,12 +29,18 @@ impl Keys {
     /// it count the whole blocks among the first four; of one that has no whole block, all of it.
     pub fn of(request: &Request) -> Self {
         let session = request.headers.iter().find(|(name, text)| name == SESSION && !text.is_empty());
-        let prefix = request.inputs.first().and_then(|input| {
+        let prompt = request.inputs.first().and_then(|input| {
             let first = |data| BytesReader::new(data).next()?.ok();
-            let text = if input.datatype == Datatype::Bytes { first(&input.data)? } else { &input.data };
-            prefix(text)
+            if input.datatype == Datatype::Bytes { first(&input.data) } else { Some(&*input.data) }
         });
-        Self { session: session.map(|(_, text)| of_bytes(text.as_bytes())), prefix }
+        Self::new(session.map(|(_, text)| text.as_str()), prompt)
+    }
+
+    /// What belongs to a session and begins like this. Of the prompt its first [`BLOCK`] times [`BLOCKS`] bytes are
+    /// enough.
+    pub fn new(session: Option<&str>, prompt: Option<&[u8]>) -> Self {
+        let session = session.filter(|text| !text.is_empty());
+        Self { session: session.map(|text| of_bytes(text.as_bytes())), prefix: prompt.and_then(prefix) }
     }
 }
 
@@ -82,6 +88,15 @@ mod tests {
         assert_eq!(with(""), with("one"));
         assert_ne!(with(""), prompt(&system[1..]), "one whole block fewer");
         assert_eq!(prompt(&system[1..]), prompt(&system[..BLOCK * (BLOCKS - 1)]));
+    }
+
+    #[test]
+    fn the_blocks_that_count_are_enough_of_a_prompt() {
+        for len in [1, BLOCK - 1, BLOCK, BLOCK * BLOCKS - 1, BLOCK * BLOCKS, BLOCK * BLOCKS + 1, 5000] {
+            let text = vec![b'x'; len];
+            let beginning = &text[..len.min(BLOCK * BLOCKS)];
+            assert_eq!(Keys::new(None, Some(beginning)).prefix, prompt(&text), "{len}");
+        }
     }
 
     #[test]

@@ -39,6 +39,10 @@ impl Policy for PrefixAffinity {
         keys.prefix.is_some()
     }
 
+    fn reads_prompts(&self) -> bool {
+        true
+    }
+
     fn choose<'a>(&self, among: &Candidates<'a>, keys: &Keys, turn: u64) -> Option<&'a Candidate> {
         let Some(prefix) = keys.prefix else { return LeastWait.choose(among, keys, turn) };
         let home = among.nearest(prefix, |_| true)?;

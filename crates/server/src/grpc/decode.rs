@@ -81,13 +81,18 @@ fn request_parameters(mut decoded: Decoded, model: &str) -> Result<Parameters, E
     parameters::from_proto(decoded, &format_args!("the request for model '{model}'"))
 }
 
-/// The query: from headers (what it has become on its way first), from the parameter `capability`, or from the model's name; the first that is there.
 fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Query, Error> {
+    let asked = parameters.iter().find(|(name, _)| name == "capability");
+    query_of(metadata, asked.map(|(_, value)| value), model)
+}
+
+/// The query: from headers, from the parameter `capability`, or from the model's name; the first that is there.
+pub(super) fn query_of(metadata: &Metadata, capability: Option<&Parameter>, model: &str) -> Result<Query, Error> {
     if let Some(query) = metadata.query() {
         return Ok(query);
     }
-    match parameters.iter().find(|(name, _)| name == "capability") {
-        Some((_, Parameter::Text(text))) => Query::parse(text).map_err(|error| Error::invalid(error.to_string())),
+    match capability {
+        Some(Parameter::Text(text)) => Query::parse(text).map_err(|error| Error::invalid(error.to_string())),
         Some(_) => Err(Error::invalid("parameter 'capability' is no text")),
         None => Ok(Query::model(model)),
     }

@@ -35,7 +35,8 @@ pub(super) fn to_proto(value: &Parameter) -> InferParameter {
     InferParameter { parameter_choice: Some(choice) }
 }
 
-fn from_choice(choice: ParameterChoice) -> Parameter {
+/// Turns the value of a decoded parameter into ours.
+pub(crate) fn from_choice(choice: ParameterChoice) -> Parameter {
     match choice {
         ParameterChoice::BoolParam(value) => Parameter::Bool(value),
         ParameterChoice::Int64Param(value) => Parameter::Int(value),

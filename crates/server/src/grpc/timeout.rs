@@ -9,6 +9,9 @@ use anyserve_core::{Code, Error};
 /// knows where it was by then; this is for when it does not.
 const LEEWAY: Duration = Duration::from_millis(100);
 
+/// The largest number of eight digits.
+const MAX_COUNT: u128 = 99_999_999;
+
 /// Reads a `grpc-timeout`: at most eight digits and a unit.
 ///
 /// Source: gRPC over HTTP/2, "Timeout".
@@ -27,6 +30,22 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
         "n" => Some(Duration::from_nanos(count)),
         _ => None,
     }
+}
+
+/// Writes a `grpc-timeout` that [`parse`] reads as this time, or a little less: in the finest unit that eight digits are
+/// enough for.
+pub(super) fn write(timeout: Duration) -> String {
+    const UNITS: [(&str, u128); 6] = [
+        ("n", 1),
+        ("u", 1_000),
+        ("m", 1_000_000),
+        ("S", 1_000_000_000),
+        ("M", 60_000_000_000),
+        ("H", 3_600_000_000_000),
+    ];
+    let nanos = timeout.as_nanos();
+    let fitting = UNITS.iter().map(|(unit, size)| (nanos / size, unit)).find(|(count, _)| *count <= MAX_COUNT);
+    fitting.map_or_else(|| format!("{MAX_COUNT}H"), |(count, unit)| format!("{count}{unit}"))
 }
 
 /// The instant at which the ingress itself gives up.
@@ -52,6 +71,14 @@ pub(super) fn passed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timeout_is_written_in_the_finest_unit_that_holds_it() {
+        let times = [0, 99_999_999, 100_000_000, 99_999_999_999, 100_000_000_000].map(Duration::from_nanos);
+        assert_eq!(times.map(write), ["0n", "99999999n", "100000u", "99999999u", "100000m"]);
+        assert_eq!(write(Duration::from_secs(100_000)), "100000S");
+        assert_eq!(write(Duration::MAX), "99999999H");
+    }
 
     #[test]
     fn every_unit_is_read_and_everything_else_refused() {

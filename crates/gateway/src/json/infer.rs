@@ -1,0 +1,105 @@
+//! One request in JSON: read, carried, answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyserve_core::Error;
+use anyserve_proto::inference::ModelInferResponse;
+use anyserve_server::parts::CallHead;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use prost::Message as _;
+
+use super::events::Events;
+use super::{Failure, JSON, body, check_origin, request, response};
+use crate::body::{Body, boxed};
+use crate::proxy::Proxy;
+use crate::proxy::{Answer, Ask, Asked, Message, Responses, carry, copy_trail, of_http, within};
+
+/// The header that says how many seconds the caller waits.
+const TIMEOUT: &str = "x-timeout-s";
+
+/// Answers with the one response.
+pub(super) async fn infer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    let counted = proxy.in_flight.begin();
+    let mut responses = begin(proxy, Ask::Infer, request).await?;
+    let mut message = None;
+    let trailers = loop {
+        match responses.next().await {
+            Some(Answer::Message(one)) if message.is_none() => message = Some(one),
+            Some(Answer::Message(_)) => return Err(Error::internal("a replica answered more than once").into()),
+            Some(Answer::Ended(ended)) => break ended?,
+            None => return Err(Error::internal("an answer has no end").into()),
+        }
+    };
+    let message = message.ok_or_else(|| Error::internal("a replica answered without a message"))?;
+    let answer = ModelInferResponse::decode(message.reader()).map_err(|error| no_response(&error))?;
+    let json = response::render(&answer)?;
+    // It is in flight until the last byte is taken.
+    let body = Full::new(Bytes::from(json)).map_frame(move |frame| {
+        let _ = &counted;
+        frame
+    });
+    let mut response = Response::new(boxed(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    copy_trail(&trailers, response.headers_mut());
+    Ok(response)
+}
+
+/// Answers with events. A request that fails before its first response has the status of its error.
+pub(super) async fn stream(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    let mut responses = begin(proxy, Ask::Stream, request).await?;
+    let first = match responses.next().await {
+        Some(Answer::Ended(Err(refused))) => return Err(refused.into()),
+        Some(answer) => answer,
+        None => return Err(Error::internal("an answer has no end").into()),
+    };
+    let mut response = Response::new(boxed(Events::new(first, responses)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// Has a request begin to be answered.
+async fn begin(proxy: &Arc<Proxy>, ask: Ask, request: Request<Incoming>) -> Result<Responses, Failure> {
+    let now = Instant::now();
+    proxy.check_open()?;
+    let (head, body) = request.into_parts();
+    check_origin(&head.headers)?;
+    let mut call = CallHead::read(&head.headers, now)?;
+    if let Some(timeout) = timeout(&head.headers)? {
+        call.set_deadline(now.checked_add(timeout));
+    }
+    let asked = read(proxy, ask, &call, &head.headers, body).await?;
+    let begun = carry(proxy, &asked).await?;
+    Ok(Responses::of(proxy, begun, None))
+}
+
+async fn read(proxy: &Proxy, ask: Ask, call: &CallHead, headers: &HeaderMap, body: Incoming) -> Result<Asked, Failure> {
+    let (json, _charge) = within(call.deadline(), body::read(proxy, headers, body)).await??;
+    let message = Message::framed(&request::parse(&json, &proxy.limits)?)?;
+    let headers = Arc::new(of_http(headers));
+    let asked = Asked::read(proxy, ask, call, headers, message)?;
+    if asked.is_of_nothing() {
+        let message = "nothing is asked for: give a model, a capability, or headers such as X-Capability-Type";
+        return Err(Error::invalid(message).into());
+    }
+    Ok(asked)
+}
+
+/// How long the caller waits, if he says so.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
+    let seconds = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0.0);
+    let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wrong = || Error::invalid(format!("header 'X-Timeout-S' is {value:?}, expected seconds such as 2.5"));
+    timeout.map(Some).ok_or_else(wrong)
+}
+
+/// The error of a message that should have been a response.
+pub(super) fn no_response(error: &prost::DecodeError) -> Error {
+    Error::internal(format!("the answer of a replica is no ModelInferResponse: {error}"))
+}
