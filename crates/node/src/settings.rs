@@ -123,6 +123,7 @@ impl Settings {
             sequence_idle: self.scheduling.sequence_idle,
             tenant_weights: self.scheduling.tenant_weights.clone(),
             memory,
+            uplink: None,
             debug: matches!(self.log_level.as_str(), "debug" | "trace"),
             on_event: Arc::new(on_event),
         }

@@ -1,5 +1,7 @@
 //! Calls that would wait for ever are found when they come, and no others.
 
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
+
 mod bench;
 
 use std::collections::{BTreeMap, BTreeSet};
