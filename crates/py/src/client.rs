@@ -21,7 +21,8 @@ use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
 
 use self::answer::{Answer, Outcome, Work};
-use self::call::{Call, timeout};
+pub(crate) use self::call::Call;
+use self::call::timeout;
 use self::mailbox::{Mailbox, Pending};
 use self::runtime::Owned;
 use self::stream::Responses;
