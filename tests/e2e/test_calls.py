@@ -3,8 +3,10 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,3 +256,79 @@ def test_many_callers_of_each_other_never_hang(replica, threads):
         outcomes = list(threads.map(ask, range(300)))
         assert set(outcomes[::3]) == {"served"}
         assert set(outcomes[2::3]) == {"refused"}
+
+
+# === workers that break the rules ===
+
+
+@pytest.fixture
+def scripted(replica, tmp_path) -> Callable[..., Replica]:
+    """A replica whose workers make the calls that a test asks for, by the rules or not."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("scripted.py")} "$@"\n')
+    program.chmod(0o755)
+    return lambda *flags: replica("calls.py:create", "--factory", "--python", program, *flags)
+
+
+def does(client: Client, act: str) -> errors.AnyServeError:
+    """What comes of a request whose worker does this."""
+    with pytest.raises(errors.AnyServeError) as raised:
+        client.infer("do", {}, parameters={"act": act}, timeout_s=WATCHDOG_S)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        ("zero", "a Call frame with the number 0, which is 0 or that of an open call"),
+        ("twice", "a Call frame with the number 7, which is 0 or that of an open call"),
+        ("without-request", "a Call frame without a request"),
+        ("short", "tensor 'x' has 2 bytes and the body 1 more"),
+        ("misshapen", "tensor 'x' of UINT8 and shape [3] cannot have 2 bytes"),
+        ("placed", "tensor 'x' has no 2 bytes at its place in shared memory"),
+        ("of-another-worker", "which is with another worker"),
+    ],
+)
+def test_a_worker_that_breaks_a_rule_of_calls_is_replaced_and_nobody_else_suffers(scripted, threads, act, says):
+    served = scripted("--workers", "2")
+    with Client(served.endpoint) as client:
+        held = client.stream("hold", {})
+        waiting = threads.submit(next, held, None)
+        until(lambda: served.metric("anyserve_worker_requests") == 1, "a request that is held")
+        error = does(client, act)
+        assert error.code == "WORKER_LOST"
+        served.says(says)
+        assert served.metric("anyserve_worker_requests") == 1, "the other worker has its request still"
+        held.close()
+        assert waiting.result(WATCHDOG_S) is None
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "says"),
+    [
+        ("unknown", "CANCELLED", "the request that makes this call is over"),
+        ("none", "CANCELLED", "the request that makes this call is over"),
+        ("no-selector", "INVALID_INPUT", "position"),
+        ("header", "INVALID_INPUT", "header 'x-anyserve-delegations' is written by the runtime"),
+        ("stray", "NO_CAPABILITY", "no capability matches"),
+        ("given-up", "NO_CAPABILITY", "no capability matches"),
+        ("255", "NOT_FOUND", "all 255 calls have come"),
+        ("256", "NOT_FOUND", "all 256 calls have come"),
+        ("257", "OVERLOADED", "256 calls of this worker are open, at most 256 are allowed"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_an_error_of_the_call(scripted, act, code, says):
+    served = scripted()
+    (pid,) = until(lambda: pids(served), "its worker")
+    with Client(served.endpoint) as client:
+        error = does(client, act)
+        assert (error.code, says in str(error)) == (code, True), error
+        until(lambda: served.metric("anyserve_worker_requests") == 0, "the end of all calls")
+        assert does(client, "none").code == "CANCELLED"
+    assert pids(served) == {pid}
+
+
+def pids(served: Replica) -> set[int]:
+    """Processes of the workers of a scripted replica."""
+    status = json.loads(anyserve("status", "--once", "--json", "--endpoint", served.endpoint).stdout)
+    return {worker["pid"] for group in status["groups"] for worker in group["workers"] if worker["pid"]}
