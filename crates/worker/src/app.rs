@@ -62,7 +62,13 @@ impl App {
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
-        Arc::new(Self::new(1, None, Vec::new()))
+        Arc::new(Self::bare())
+    }
+
+    /// The first load of an app that has nothing.
+    #[cfg(test)]
+    pub(crate) fn bare() -> Self {
+        Self::new(1, None, Vec::new())
     }
 
     fn new(number: u32, template: Option<Template>, files: Vec<PathBuf>) -> Self {

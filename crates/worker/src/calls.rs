@@ -338,3 +338,6 @@ impl Drop for Guard {
         self.pool.end_call(self.caller, self.call);
     }
 }
+
+#[cfg(test)]
+mod tests;
