@@ -75,6 +75,19 @@ def test_a_reference_is_resolved_for_who_is_called(client):
     assert client.infer("stored", {"size": "1000000"})["mean"].tolist() == [1.0]
 
 
+def test_nothing_of_a_call_stays_in_shared_memory(replica, threads):
+    served = replica(*APP, "--object-store", "64MiB")
+    with Client(served.endpoint) as client:
+        sent = np.ones(1 << 20, np.float32)
+        calls = [threads.submit(passed, client, "double", {"x": sent}) for _ in range(20)]
+        assert all(call.result(WATCHDOG_S)["y"].shape == sent.shape for call in calls)
+        filler = {"parameters": {"filler": 1 << 20}, "timeout_s": WATCHDOG_S}
+        assert client.infer("first", {"to": "50"}, **filler)["n"].tolist() == [0]
+        del calls
+        until(lambda: served.metric("anyserve_object_store_tensors") == 0, "the end of every tensor")
+        until(lambda: served.metric("anyserve_object_store_used_bytes") == 0, "an empty store")
+
+
 # === errors ===
 
 

@@ -50,7 +50,11 @@ pub(crate) struct Guard {
 struct Unended<'a> {
     link: &'a Link,
     id: u64,
+    course: &'a Arc<Course>,
 }
+
+/// What is served elsewhere may not keep to the deadline; what is served here ends by it, with a better reason.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 // === impl Inner ===
 
@@ -112,21 +116,21 @@ impl Inner {
 
     async fn carry_out_call(self: Arc<Self>, link: Arc<Link>, order: Order) {
         let Order { id, request, course, mut guard } = order;
-        let _unended = Unended { link: &link, id };
-        let answered = async {
-            let end = match self.answer_call(&link, id, request, &course, &mut guard).await {
-                Ok(true) => return,
-                Ok(false) => ResultFrame::ended(id),
-                Err(error) => ResultFrame::failed(id, &self.told(error)),
-            };
-            link.calls.while_open(id, true, || link.push_result(&end));
-            link.flush();
-        };
-        tokio::select! {
+        let _unended = Unended { link: &link, id, course: &course };
+        let late = overdue(request.deadline);
+        let answered = tokio::select! {
             biased;
-            () = course.over.cancelled() => {}
-            () = answered => {}
-        }
+            () = course.over.cancelled() => return,
+            answered = self.answer_call(&link, id, request, &course, &mut guard) => answered,
+            () = late => Err(Error::new(Code::Deadline, "the deadline passed while the call was served elsewhere")),
+        };
+        let end = match answered {
+            Ok(true) => return,
+            Ok(false) => ResultFrame::ended(id),
+            Err(error) => ResultFrame::failed(id, &self.told(error)),
+        };
+        link.calls.while_open(id, &course, true, || link.push_result(&end));
+        link.flush();
     }
 
     /// Sends what comes of a call; true if its end is told with that.
@@ -135,7 +139,7 @@ impl Inner {
         link: &Link,
         id: u64,
         request: Request,
-        course: &Course,
+        course: &Arc<Course>,
         guard: &mut Guard,
     ) -> Result<bool, Error> {
         let mut responses = match self.call(request, guard).await? {
@@ -167,7 +171,14 @@ impl Inner {
         }
     }
 
-    fn send_result(&self, link: &Link, id: u64, course: &Course, response: &Response, end: bool) -> Result<(), Error> {
+    fn send_result(
+        &self,
+        link: &Link,
+        id: u64,
+        course: &Arc<Course>,
+        response: &Response,
+        end: bool,
+    ) -> Result<(), Error> {
         let places = self.config.memory.place_outputs(&response.outputs);
         let shared = |number: u32| places.iter().any(|place| place.tensor == number);
         let inline = (0..).zip(&response.outputs).filter(|(number, _)| !shared(*number));
@@ -180,7 +191,7 @@ impl Inner {
         let cost = meta.encoded_len().saturating_add(all).max(LEAST_COST);
         meta.cost = cost as u64;
         self.check_size(meta.encoded_len(), inline)?;
-        let sent = link.calls.while_open(id, end, || {
+        let sent = link.calls.while_open(id, course, end, || {
             self.config.memory.lend_places(&places, link.owner());
             course.send(cost);
             link.push_result(&ResultFrame::new(id, &meta, body));
@@ -281,6 +292,13 @@ fn order_call(
     ordered.inspect_err(|_| link.calls.cancel(id))
 }
 
+async fn overdue(deadline: Option<Instant>) {
+    match deadline.and_then(|deadline| deadline.checked_add(PATIENCE)) {
+        Some(late) => tokio::time::sleep_until(late.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn sum<'a>(parts: impl Iterator<Item = &'a bytes::Bytes>) -> usize {
     parts.map(bytes::Bytes::len).fold(0, usize::saturating_add)
 }
@@ -324,8 +342,8 @@ impl Drop for Unended<'_> {
     /// It is over already, one way or another, unless what carried it out has panicked.
     fn drop(&mut self) {
         let error = || Error::internal("the call was dropped without an end");
-        let (link, id) = (self.link, self.id);
-        if link.calls.while_open(id, true, || link.push_result(&ResultFrame::failed(id, &error()))) {
+        let Self { link, id, course } = *self;
+        if link.calls.while_open(id, course, true, || link.push_result(&ResultFrame::failed(id, &error()))) {
             link.flush();
         }
     }

@@ -148,9 +148,10 @@ impl OpenCalls {
     }
 
     /// Sends something about a call, unless it is over; the `last` thing that is sent is its end. True if it was sent.
-    pub(crate) fn while_open(&self, id: u64, last: bool, send: impl FnOnce()) -> bool {
+    /// Another call may have its number by now, but not its course.
+    pub(crate) fn while_open(&self, id: u64, course: &Arc<Course>, last: bool, send: impl FnOnce()) -> bool {
         let mut table = self.open.lock();
-        if !table.contains_key(&id) {
+        if !table.get(&id).is_some_and(|call| Arc::ptr_eq(&call.course, course)) {
             return false;
         }
         send();
@@ -267,10 +268,11 @@ mod tests {
     fn a_number_is_not_zero_and_not_used_twice_while_it_is_open() {
         let ((calls, _orders), (a, b)) = (OpenCalls::new(), tickets());
         assert_eq!(calls.open(0, a, 0).unwrap_err(), NotOpened::Number { id: 0 });
-        calls.open(7, a, 0).unwrap();
+        let course = calls.open(7, a, 0).unwrap();
         assert_eq!(calls.open(7, b, 0).unwrap_err(), NotOpened::Number { id: 7 });
-        assert!(calls.while_open(7, true, || {}));
+        assert!(calls.while_open(7, &course, true, || {}));
         assert!(calls.open(7, b, 0).is_ok());
+        assert!(!calls.while_open(7, &course, true, || panic!("it is another call")));
     }
 
     #[test]
@@ -279,7 +281,7 @@ mod tests {
         let (first, other) = (calls.open(1, a, 0).unwrap(), calls.open(2, b, 0).unwrap());
         assert_eq!((calls.end_of(a), calls.end_of(a)), (vec![1], vec![]));
         assert_eq!((first.over.is_cancelled(), other.over.is_cancelled()), (true, false));
-        assert!(!calls.while_open(1, false, || panic!("it is over")));
+        assert!(!calls.while_open(1, &first, false, || panic!("it is over")));
         calls.end_all();
         assert!(other.over.is_cancelled());
     }

@@ -96,7 +96,7 @@ def add_callers(app: AnyServe) -> None:
 
     @app.capability(type="first", min_workers=1)
     def first(to: str, context: Context) -> dict[str, list[int]]:
-        with context.call_stream("count", {"to": to}) as results:
+        with context.call_stream("count", {"to": to}, parameters=context.parameters) as results:
             return {"n": next(results)["n"]}
 
     @app.capability(type="each", stream=True, min_workers=1)

@@ -146,3 +146,12 @@ async fn what_is_served_here_never_leaves_also_while_the_replica_does() {
     assert!(elsewhere.called.lock().is_empty());
     assert_eq!(pool.in_flight(), 0, "who does not wait for it any more has cancelled it");
 }
+
+#[tokio::test]
+async fn what_is_served_elsewhere_is_not_waited_for_beyond_its_deadline() {
+    let is_over = async |deadline| tokio::time::timeout(Duration::ZERO, overdue(deadline)).await.is_ok();
+    let now = Instant::now();
+    assert!(is_over(now.checked_sub(PATIENCE)).await);
+    assert!(!is_over(now.checked_add(Duration::from_hours(1))).await);
+    assert!(!is_over(None).await);
+}
