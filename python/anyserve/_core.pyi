@@ -12,6 +12,8 @@ from typing import Any, Literal, Never, Self, SupportsIndex, TypeAlias, final
 import numpy.typing as npt
 
 from anyserve._groups import Group
+from anyserve._inputs import Inputs
+from anyserve._results import AsyncResultStream, InferResult, ResultStream
 from anyserve.handlers import Handler
 from anyserve.objects import Objects
 from anyserve.worker._life import Life
@@ -503,11 +505,128 @@ class Context:
     def remaining(self) -> float | None:
         """Seconds until the deadline, at least 0; ``None`` if there is none."""
 
-    def call(self, *args: Any, **kwargs: Any) -> Never:
-        """Not part of this version: raises `Unsupported`."""
+    def call(
+        self,
+        capability: str | Mapping[str, _Parameter],
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's name
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str = "",
+    ) -> InferResult:
+        """Call another capability and wait for its answer; for handlers that are not async.
 
-    def acall(self, *args: Any, **kwargs: Any) -> Never:
-        """Not part of this version: raises `Unsupported`."""
+        It goes through the replica's own dispatcher if anything here serves it, and by the API server to another
+        replica otherwise. The headers ``traceparent``, ``tracestate``, ``x-request-id``, ``x-tenant``, ``x-priority``
+        and ``x-anyserve-session`` of the handler's own request go along. The call ends with that request: when its
+        caller leaves, its deadline passes or its worker dies, the call is cancelled. What interrupts the wait cancels
+        it, too. In a handler of batches it is made with the context of one of the requests, and belongs to that one.
+
+        Args:
+            capability: a capability such as ``{"type": "embed"}``, a model name, or a selector such as
+                ``"type=embed,size>=7"``.
+            inputs: values by the names of the inputs, as `Client.infer` takes them. Python's numbers get the datatype
+                that the app's own capabilities declare; for those of other apps, INT64, FP64 or BOOL.
+            timeout_s: seconds to wait, above 0; the deadline of the handler's request counts if it is sooner.
+            id: comes back in the response.
+            parameters: `str`, `bool`, `float` or 64-bit `int` by name.
+            headers: metadata of the call; they win over those that would go along.
+            outputs: names of the outputs that are wanted; by default all.
+            version: of the model; by default the replica chooses.
+
+        Returns:
+            The outputs by name; ``.response`` has the rest.
+
+        Raises:
+            InvalidInput: an input that no tensor can be made of or that is refused, or a chain of more than 16 calls.
+            Unsupported: everybody who could serve it waits for it (the message names the cycle), the capability
+                streams, or the context was made by a test.
+            Cancelled: the handler's request is over, or its caller has left.
+            Overloaded: 256 calls of this worker are open.
+            RuntimeError: in an async handler, whose event loop it would block.
+            AnyServeError: any other of `anyserve.errors`, as the other handler or the replica has it.
+        """
+
+    def call_stream(
+        self,
+        capability: str | Mapping[str, _Parameter],
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's name
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str = "",
+    ) -> ResultStream:
+        """Call a capability and give its answers as they come; for handlers that are not async.
+
+        Arguments are those of `call`; `timeout_s` holds for the whole stream. The call is made at once. The other
+        handler waits when what was not read of it is a megabyte. A capability that does not stream answers once.
+
+        Returns:
+            An iterator of `InferResult`, which raises what `call` does. Closing it, leaving its ``with`` or dropping
+            it gives up what is not done.
+        """
+
+    async def acall(
+        self,
+        capability: str | Mapping[str, _Parameter],
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's name
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str = "",
+    ) -> InferResult:
+        """Call another capability and await its answer; for async handlers, on the event loop that they run on.
+
+        Arguments, result and exceptions are those of `call`. Cancelling the task that awaits it cancels the call.
+        """
+
+    def acall_stream(
+        self,
+        capability: str | Mapping[str, _Parameter],
+        inputs: Inputs,
+        *,
+        timeout_s: float | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's name
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        outputs: Sequence[str] | None = None,
+        version: str = "",
+    ) -> AsyncResultStream:
+        """Call a capability and give its answers as they come; for async handlers, on the event loop they run on.
+
+        Arguments and exceptions are those of `call_stream`.
+
+        Returns:
+            An asynchronous iterator of `InferResult`. Closing it, leaving its ``async with``, or cancelling the task
+            that reads from it gives up what is not done.
+        """
+
+    def _make_call(self, asked: Call, stream: bool, awaited: bool) -> _MadeCall: ...
+
+@final
+class _MadeCall:
+    """A call that a handler has made. Dropping it gives it up."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> ModelInferResponse: ...
+    def start_next(self, future: Future[ModelInferResponse | None]) -> None:
+        """Ask for the next result, which goes to a future of the worker's event loop; ``None`` is the end.
+
+        Raises:
+            RuntimeError: the future belongs to another loop.
+        """
+
+    def close(self) -> None:
+        """Give the call up, if it is not over. Who waits for a result gets the end."""
 
 @final
 class Stream:
@@ -569,6 +688,9 @@ def run_worker(socket: str, worker_id: int, token: str, handlers: Sequence[Handl
     Raises:
         OSError: the runtime cannot be reached.
     """
+
+def check_upgrades(rules: Sequence[str]) -> str | None:
+    """Say what is wrong with upgrade rules, each ``key=value -> key=value``; ``None`` if nothing is."""
 
 def report_start_failure(
     socket: str,

@@ -32,6 +32,7 @@ class Group:
         niceness: added to the priority number of its workers' processes, from 0 to 19.
         preload: modules that are imported before workers are forked.
         warmup: inputs of requests that run before a worker is ready, each by name.
+        upgrades: what a query may become that nothing serves, in the order in which the rules count.
     """
 
     name: str
@@ -49,3 +50,4 @@ class Group:
     niceness: int = 0
     preload: tuple[str, ...] = ()
     warmup: Sequence[Mapping[str, Any]] = ()
+    upgrades: tuple[str, ...] = ()

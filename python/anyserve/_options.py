@@ -1,7 +1,6 @@
-"""The options of a capability: which there are, what they accept, and which of them this version carries out.
+"""The options of a capability: which there are, and what they accept.
 
-Every other keyword of `app.capability` is a key of the capability. An option that a later version will carry out is
-refused here as long as its value asks for something: a promise that nobody keeps is worse than an error.
+Every other keyword of `app.capability` is a key of the capability.
 """
 
 import math
@@ -17,9 +16,6 @@ from anyserve.kserve import TensorSpec
 CapabilityValue = str | int | float | bool
 """What a key of a capability may be set to."""
 
-LATER = {"upgrade": None}
-"""Reserved options that this version does not carry out, with the value that asks for nothing."""
-
 NOW = (
     "stream", "inputs", "outputs", "concurrency", "max_queue", "timeout_s", "max_batch_size", "max_delay_ms",
     "priority", "idempotent", "sequence",
@@ -28,6 +24,9 @@ NOW = (
 
 PLACEMENT = ("gpus", "resources", "min_workers", "max_workers", "idle_timeout_s", "preload")
 """Reserved options of a worker group, which a function may have too."""
+
+ROUTING = ("upgrade",)
+"""Reserved options that say what becomes of what is not served here."""
 
 CLASS_ONLY = ("memory_limit", "niceness", "start_timeout_s", "warmup")
 """Options of `app.worker` that are hardly meant as keys where a function has them."""
@@ -70,7 +69,7 @@ class Options:
 
 
 def check_options(given: Mapping[str, object]) -> Options:
-    """Check the options that this version carries out.
+    """Check the options of a capability.
 
     Args:
         given: one value for each of `NOW`.
@@ -101,13 +100,13 @@ def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, 
 
     Args:
         positional: the dict given in front of the keywords, which may use reserved names as keys; or ``None``.
-        keywords: every keyword that is neither in `NOW` nor in `PLACEMENT`.
+        keywords: every keyword that is none of the options.
 
     Returns:
         The capability, in the order in which it was written.
 
     Raises:
-        StartError: a reserved option of a later version, a key that stands twice, a value of another type, or no key.
+        StartError: a key that stands twice, a value of another type, or no key.
     """
     if positional is not None and not isinstance(positional, Mapping):
         raise StartError(_not_a_mapping(positional))
@@ -115,24 +114,11 @@ def check_keys(positional: object, keywords: Mapping[str, object]) -> dict[str, 
     for name, value in keywords.items():
         if name in keys:
             raise StartError(f"the capability's key {name!r} stands in the dict and in the keywords; keep one of them")
-        if name in LATER:
-            refuse_later(name, value)
-        else:
-            _warn_of_a_slip(name, value)
-            keys[name] = value
+        _warn_of_a_slip(name, value)
+        keys[name] = value
     if not keys:
         raise StartError('a capability needs at least one key, such as @app.capability(type="echo")')
     return {_key(name): _value(name, value) for name, value in keys.items()}
-
-
-def refuse_later(name: str, value: object) -> None:
-    """Refuse an option of `LATER`, unless it asks for nothing."""
-    if value == LATER[name] and type(value) is type(LATER[name]):
-        return
-    raise StartError(
-        f"the option {name}={value!r} is not available in this version of AnyServe; leave it out "
-        f"(as a key of the capability it goes in a dict: @app.capability({{{name!r}: …}}))"
-    )
 
 
 def _check_batch(options: Options) -> None:
@@ -162,7 +148,7 @@ def _not_a_mapping(positional: object) -> str:
 def _warn_of_a_slip(name: str, value: object) -> None:
     if name in CLASS_ONLY:
         return _warn_of_a_class(name, value)
-    close = get_close_matches(name, [*NOW, *PLACEMENT, *LATER], n=1, cutoff=0.8)
+    close = get_close_matches(name, [*NOW, *PLACEMENT, *ROUTING], n=1, cutoff=0.8)
     if close and isinstance(value, CapabilityValue):
         warnings.warn(
             f"{name!r} is taken as a key of the capability; if the option {close[0]!r} is meant, correct it, "

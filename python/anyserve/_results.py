@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from anyserve import _core
@@ -62,10 +62,17 @@ def _value(output: InferOutput) -> Any:
         raise Internal(f"the answer breaks the protocol: {error}") from None
 
 
+class _Answers(Protocol):
+    """Where the answers to one call come from."""
+
+    def __next__(self) -> ModelInferResponse: ...
+    def close(self) -> None: ...
+
+
 class ResultStream(Iterator[InferResult]):
     """The answers to one call. Also a context manager, which closes it."""
 
-    def __init__(self, responses: _core.Responses) -> None:
+    def __init__(self, responses: _Answers) -> None:
         self._responses = responses
 
     def __iter__(self) -> Self:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from anyserve._classes import Worker, check_capabilities, check_class, handlers_of, sleeps
 from anyserve._groups import DEFAULT_GROUP, Group
 from anyserve._isolation import check_isolation, check_warmup
-from anyserve._options import LATER, CapabilityValue, check_keys, check_options, refuse_later
+from anyserve._options import CapabilityValue, check_keys, check_options
 from anyserve._placement import asks, check_modules, check_placement
+from anyserve._upgrades import Upgrade, check_all, check_upgrade
 from anyserve.errors import StartError
 from anyserve.handlers import Handler, bind
 from anyserve.kserve import TensorSpec
@@ -33,9 +34,16 @@ class AnyServe:
             ...
 
     An app is data: making one starts nothing. ``anyserve serve module:app`` loads it in each worker and serves it.
+
+    Args:
+        upgrade: rules for what nothing in the app serves, behind those of its capabilities; see `capability`.
+
+    Raises:
+        StartError: something that is no rule, or too many of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, upgrade: Upgrade = None) -> None:
+        self._upgrades = check_upgrade(upgrade)
         self._handlers: list[Handler] = []
         self._groups: dict[str, Group] = {}
         self._owners: dict[str, object] = {}
@@ -47,8 +55,11 @@ class AnyServe:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The app's worker groups, in the order of declaration."""
-        return tuple(self._groups.values())
+        """The app's worker groups, in the order of declaration. The app's own upgrade rules are with the last one."""
+        *others, last = self._groups.values() or (None,)
+        if last is None:
+            return ()
+        return (*others, replace(last, upgrades=tuple(dict.fromkeys((*last.upgrades, *self._upgrades)))))
 
     def capability(  # noqa: PLR0913 - every option is a keyword of its own
         self,
@@ -72,6 +83,7 @@ class AnyServe:
         max_workers: int | None = None,
         idle_timeout_s: float | None = None,
         preload: Sequence[str] | None = None,
+        upgrade: Upgrade = None,
         **more: CapabilityValue,
     ) -> Callable[[F], F]:
         """Declare that a function serves a capability.
@@ -117,15 +129,17 @@ class AnyServe:
             idle_timeout_s: seconds without work, up to a week, after which a worker beyond `min_workers` is put to
                 sleep or stopped; ``None`` keeps it.
             preload: modules that are imported once, before workers are forked, so that each starts sooner.
+            upgrade: what a request may become that nothing here serves, before it is handed to the API server:
+                ``"type=decode -> type=decode.heavy"``, a list of such rules, or a dict from one side to the other.
+                The first rule of the app that applies counts. Without an API server it changes nothing.
             **more: keys of the capability: each a str, int, float or bool.
 
         Returns:
             A decorator that registers its function and returns it.
 
         Raises:
-            StartError: an option out of its range or not available in this version, options that exclude each other, a
-                value that a capability cannot have, the same capability twice, or a function that cannot be called as a
-                handler.
+            StartError: an option out of its range, options that exclude each other, a value that a capability cannot
+                have, the same capability twice, or a function that cannot be called as a handler.
         """
         given = {
             "stream": stream,
@@ -148,16 +162,16 @@ class AnyServe:
             "idle_timeout_s": idle_timeout_s,
         }
         capability, options = check_keys(keys, more), check_options(given)
-        placement, modules = check_placement(wanted), check_modules(preload)
+        placement, modules, rules = check_placement(wanted), check_modules(preload), check_upgrade(upgrade)
         own = asks(wanted)
 
         def register(function: F) -> F:
             handler = bind(function, capability, options)
             if own:
                 name = _group_name(handler.function)
-                self._add(Group(name, (handler,), **asdict(placement), preload=modules), function)
+                self._add(Group(name, (handler,), **asdict(placement), preload=modules, upgrades=rules), function)
             else:
-                self._add(Group(DEFAULT_GROUP, (handler,), preload=modules), None)
+                self._add(Group(DEFAULT_GROUP, (handler,), preload=modules, upgrades=rules), None)
             return function
 
         return register
@@ -183,6 +197,7 @@ class AnyServe:
         max_workers: int | None = None,
         idle_timeout_s: float | None = None,
         preload: Sequence[str] | None = None,
+        upgrade: Upgrade = None,
         memory_limit: int | str | None = None,
         niceness: int = 0,
         environment: Mapping[str, str] | None = None,
@@ -226,6 +241,9 @@ class AnyServe:
             idle_timeout_s: seconds without work, up to a week, after which a worker beyond `min_workers` is put to
                 sleep or stopped; ``None`` keeps it.
             preload: modules that are imported once, before workers are forked, so that each starts sooner.
+            upgrade: what a request may become that nothing here serves, before it is handed to the API server:
+                ``"type=decode -> type=decode.heavy"``, a list of such rules, or a dict from one side to the other.
+                The first rule of the app that applies counts. Without an API server it changes nothing.
             memory_limit: bytes of memory of its own that a worker may have, from 16 MiB on, or a text such as
                 ``"2GiB"``; ``None`` sets no limit. Beyond it Python raises `MemoryError`. Memory that processes share,
                 and what a driver maps, does not count; the stack of each thread that the app starts does.
@@ -272,9 +290,9 @@ class AnyServe:
             "python": python,
             "start_timeout_s": start_timeout_s,
         }
-        _refuse_others(more, (*given, *wanted, *apart, "capabilities", "preload", "warmup"))
+        _refuse_others(more, (*given, *wanted, *apart, "capabilities", "preload", "upgrade", "warmup"))
         served, options = check_capabilities(capabilities), check_options(given)
-        placement, modules = check_placement(wanted), check_modules(preload)
+        placement, modules, rules = check_placement(wanted), check_modules(preload), check_upgrade(upgrade)
         isolation, requests = check_isolation(apart, gpus=placement.gpus), check_warmup(warmup, options)
 
         def register(decorated: C) -> C:
@@ -286,6 +304,7 @@ class AnyServe:
                 sleeps=sleeps(made),
                 preload=modules,
                 warmup=requests,
+                upgrades=rules,
                 **asdict(placement),
                 **asdict(isolation),
             )
@@ -304,16 +323,15 @@ class AnyServe:
                 f"there are two worker groups of the name {group.name!r}: a group has the name of its class or "
                 "function, so give one of them another"
             )
+        others = [rule for own in self._groups.values() for rule in own.upgrades]
+        check_all([*others, *group.upgrades, *self._upgrades])
         self._handlers += group.handlers
         self._groups[group.name] = group if known is None else _joined(known, group)
         self._owners[group.name] = owner
 
 
 def _refuse_others(more: Mapping[str, object], known: Sequence[str]) -> None:
-    for name, value in more.items():
-        if name in LATER:
-            refuse_later(name, value)
-            continue
+    for name in more:
         close = get_close_matches(name, known, n=1, cutoff=0.8)
         hint = f"; did you mean {close[0]!r}?" if close else f": keys stand in capabilities=[{{{name!r}: …}}]"
         raise StartError(f"app.worker has no option {name!r}{hint}")
@@ -329,13 +347,14 @@ def _group_name(name: str) -> str:
 
 def _is_alike(known: Group, group: Group) -> bool:
     """Whether one function, or the functions that share workers, may add to a group that they have."""
-    bare: dict[str, Any] = {"handlers": (), "preload": ()}
+    bare: dict[str, Any] = {"handlers": (), "preload": (), "upgrades": ()}
     return known.make is None and group.make is None and replace(known, **bare) == replace(group, **bare)
 
 
 def _joined(known: Group, group: Group) -> Group:
     preload = tuple(dict.fromkeys((*known.preload, *group.preload)))
-    return replace(known, handlers=(*known.handlers, *group.handlers), preload=preload)
+    upgrades = tuple(dict.fromkeys((*known.upgrades, *group.upgrades)))
+    return replace(known, handlers=(*known.handlers, *group.handlers), preload=preload, upgrades=upgrades)
 
 
 def _check_new(handler: Handler, others: Sequence[Handler]) -> None:

@@ -80,7 +80,7 @@ def run(command: str, endpoint: str) -> str:
 
 
 def test_there_are_readmes_to_run():
-    assert {readme.parent.name for readme in READMES} >= {"basic", "batching", "objects", "streaming"}
+    assert {readme.parent.name for readme in READMES} >= {"basic", "batching", "objects", "pipeline", "streaming"}
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)

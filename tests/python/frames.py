@@ -20,7 +20,7 @@ from typing import Any
 
 HEADER = struct.Struct("<HBBHHQIQ")
 MAGIC = int.from_bytes(b"AS", "little")
-VERSION = 3
+VERSION = 4
 RESPONSE = 1
 NOT_STARTED = 2
 SLOTS = 4096
@@ -29,7 +29,8 @@ WATCHDOG_S = 30.0
 
 KINDS = (
     "", "Hello", "Welcome", "Ready", "Request", "Chunk", "Done", "Failed", "Cancel", "Credit", "Drain", "Ping", "Pong",
-    "Batch", "Put", "Sealed", "Get", "View", "Release", "Sleep", "Asleep", "Wake", "Manifest", "Fork", "Forked",
+    "Batch", "Put", "Sealed", "Get", "View", "Release", "Sleep", "Asleep", "Wake", "Manifest", "Fork", "Forked", "Call",
+    "CallResult",
 )  # fmt: skip
 DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
@@ -89,7 +90,10 @@ SCHEMAS: dict[str, dict[int, tuple[str, Any]]] = {
     "Group": {1: ("name", "text"), 2: ("handlers", ["Handler"]), 3: ("gpus", "uint"), 4: ("tokens", ["Amount"]),
               5: ("min_workers", "uint"), 6: ("max_workers", "uint"), 7: ("idle_timeout_us", "uint"),
               8: ("sleeps", "bool"), 9: ("environment", ["Header"]), 10: ("python", "text"),
-              11: ("start_timeout_us", "uint"), 12: ("declares_workers", "bool")},
+              11: ("start_timeout_us", "uint"), 12: ("declares_workers", "bool"), 13: ("upgrades", ["text"])},
+    "Call": {1: ("parent", "uint"), 2: ("selector", "text"), 3: ("stream", "bool"), 4: ("request", "Request")},
+    "CallResult": {1: ("response", "Chunk"), 2: ("failed", "Failed"), 3: ("end", "bool"), 4: ("id", "text"),
+                   5: ("model", "text"), 6: ("version", "text"), 7: ("cost", "uint")},
     "Amount": {1: ("name", "text"), 2: ("amount", "uint")},
     "Fork": {1: ("worker", "uint"), 2: ("group", "text"), 3: ("socket", "text"), 4: ("token", "text"),
              5: ("stdout", "text"), 6: ("stderr", "text"), 7: ("environment", ["Header"])},

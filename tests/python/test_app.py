@@ -162,12 +162,64 @@ def test_a_spec_stands_once():
     assert "outputs declares 'x' twice" in refusal(type="t", outputs=[spec, spec])
 
 
-def test_an_option_of_a_later_version_is_refused_and_not_ignored():
-    assert "upgrade={} is not available in this version" in refusal(type="t", upgrade={})
+RULE, OTHER, THIRD = "type=a -> type=b", "type=c -> type=d,size=big", "type=e -> type=f"
 
 
-def test_an_option_of_a_later_version_may_ask_for_nothing():
-    assert serve(upgrade=None).capability == {"type": "t"}
+def rules_of(app: AnyServe) -> list[tuple[str, ...]]:
+    return [group.upgrades for group in app.groups]
+
+
+@pytest.mark.parametrize("given", [RULE, [RULE], (RULE,), {"type=a": "type=b"}], ids=["text", "list", "tuple", "dict"])
+def test_an_upgrade_is_a_rule_some_rules_or_a_dict(given):
+    app = AnyServe()
+    app.capability(type="t", upgrade=given)(lambda request: None)
+    assert rules_of(app) == [(RULE,)]
+
+
+def test_rules_of_functions_that_share_workers_add_up_and_the_apps_own_come_last():
+    app = AnyServe(upgrade=[THIRD, RULE])
+    app.capability(type="t", upgrade=[RULE, OTHER])(lambda request: None)
+    app.capability(type="u", upgrade=OTHER)(lambda request: None)
+
+    @app.capability(type="v", min_workers=1, upgrade=RULE)
+    def own(request):
+        return None
+
+    assert rules_of(app) == [(RULE, OTHER), (RULE, THIRD)]
+    assert AnyServe(upgrade=RULE).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("type=a", "must read 'key=value -> key=value'"),
+        ({"type=a": "type=a"}, "leads to where it starts"),
+        (["type>1 -> type=a"], "only key=value is allowed"),
+        ("type= -> type=b", "one side of an upgrade is no list of key=value: "),
+        ({"type=a": {"type": "b"}}, "a list of such rules, or a dict such as"),
+        ([3], "a list of such rules"),
+        (True, "'type=a -> type=b'"),
+        ([f"type=a -> type=b{number}" for number in range(65)], "65 upgrades are given, at most 64 are allowed"),
+    ],
+)
+def test_an_upgrade_that_is_none_is_told_with_what_it_should_be(bad, says):
+    assert says in refusal(type="t", upgrade=bad)
+    with pytest.raises(StartError, match="upgrade="):
+        AnyServe(upgrade=bad)
+
+
+def test_all_rules_of_an_app_together_are_counted():
+    app = AnyServe(upgrade=[f"type=a -> type={number}" for number in range(63)])
+    app.capability(type="t", upgrade=RULE)(lambda request: None)
+    app.capability(type="u", upgrade=RULE)(lambda request: None)
+    with pytest.raises(StartError, match="65 upgrades are given, at most 64"):
+        app.capability(type="v", upgrade=OTHER)(lambda request: None)
+
+
+def test_a_key_named_upgrade_stands_in_the_dict():
+    app = AnyServe()
+    app.capability({"upgrade": "x"})(lambda request: None)
+    assert app.handlers[0].capability == {"upgrade": "x"}
 
 
 def test_a_misspelt_option_whose_value_no_key_can_have_is_an_error():

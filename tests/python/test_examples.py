@@ -10,6 +10,7 @@ from anyserve import InferInput, ModelInferRequest, Objects
 from anyserve.errors import NotFound
 from examples.basic import app as basic
 from examples.objects import app as objects
+from examples.pipeline import app as pipeline
 from examples.streaming import app as streaming
 from tests.python.object_plane import FakePlane
 
@@ -68,7 +69,33 @@ def test_an_image_is_stored_found_and_forgotten():
         objects.mean_of("cat", context)
 
 
+class Steps:
+    """A context whose calls are the steps themselves."""
+
+    async def acall(self, capability, inputs):
+        given = {name: value.decode() if isinstance(value, bytes) else value for name, value in inputs.items()}
+        if capability["type"] == "tokenize":
+            answer = pipeline.tokenize(**given)
+        elif capability["type"] == "format":
+            answer = pipeline.format_line(**given)
+        else:
+            answer = pipeline.analyze(ModelInferRequest("analyze", [InferInput("tokens", given["tokens"])]))
+        return {name: InferInput(name, np.array(values)).as_numpy() for name, values in answer.items()}
+
+
+def test_a_pipeline_formats_the_three_most_frequent_words():
+    answer = asyncio.run(pipeline.report("One two, two three; three three four.", Steps()))
+    assert answer == {"report": ["three ***", "two **", "four *"]}
+
+
 def test_what_the_examples_serve_is_what_their_readmes_call():
     assert [row.capability["type"] for row in basic.app.handlers] == ["echo", "add", "wait"]
     assert [row.capability["type"] for row in objects.app.handlers] == ["store", "mean", "mean-of", "forget", "usage"]
+    assert [row.capability["type"] for row in pipeline.app.handlers] == [
+        "tokenize",
+        "analyze",
+        "format",
+        "report",
+        "lines",
+    ]
     assert [row.capability["type"] for row in streaming.app.handlers] == ["tokens", "tokens-async", "tokens-sent"]

@@ -195,7 +195,7 @@ def test_the_numbers_of_workers_that_are_not_given_follow_from_the_other(options
         *(("warmup", bad, "a list of dicts of inputs") for bad in ({"x": 1}, "x", [1], 3)),
         ("warmup", [{"x": [1]}, {"x": object()}], "warmup[1]: input 'x'"),
         ("warmup", [{"x": {"data": [1], "datatype": "FP99"}}], "warmup[0]: input 'x' has the unknown datatype"),
-        ("upgrade", {}, "not available in this version"),
+        ("upgrade", "type=a", "must read 'key=value -> key=value'"),
         ("memory_limt", 1, "did you mean 'memory_limit'?"),
         ("max_worker", 1, "did you mean 'max_workers'?"),
         ("type", "chat", "keys stand in capabilities=[{'type': …}]"),

@@ -1,5 +1,6 @@
 """The messages of KServe v2 as handlers see them."""
 
+import asyncio
 import gc
 import pickle
 import weakref
@@ -365,10 +366,16 @@ def test_a_handlers_log_carries_the_request(caplog):
     assert [(record.name, record.request_id) for record in caplog.records] == [("anyserve.handler", "7")]
 
 
-def test_what_is_not_there_yet_says_so():
+def test_a_context_of_a_test_makes_no_calls_and_has_no_objects():
     context = Context()
-    for use in (lambda: context.call(capability={}), lambda: context.acall("a", k=1)):
-        with pytest.raises(Unsupported, match="not part of this version"):
-            use()
+    alone = pytest.raises(Unsupported, match="belongs to no request of a replica")
+    with alone:
+        context.call({"type": "embed"}, {"x": [1]})
+    with alone:
+        context.call_stream("embed", {"x": [1]})
+    with alone:
+        asyncio.run(context.acall("embed", {"x": [1]}))
+    with alone:
+        context.acall_stream("embed", {"x": [1]})
     with pytest.raises(Unsupported, match="no object store here"):
         _ = context.objects

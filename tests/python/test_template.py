@@ -351,7 +351,7 @@ def test_a_frame_of_another_kind_ends_the_template(start):
     assert "a Ping frame instead of Fork" in template.printed()
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 64, struct.pack("<2sBBHHQIQ", b"AS", 3, 23, 0, 0, 0, (16 << 20) + 1, 0)])
+@pytest.mark.parametrize("data", [b"\xff" * 64, struct.pack("<2sBBHHQIQ", b"AS", 4, 23, 0, 0, 0, (16 << 20) + 1, 0)])
 def test_what_is_no_frame_ends_the_template(start, data):
     template = start()
     template.manifest()

@@ -141,7 +141,29 @@ def test_a_manifest_has_the_groups_of_the_app():
     assert (full["declares_workers"], full["min_workers"], full["max_workers"]) == (True, 1, 2)
     assert (full["idle_timeout_us"], full["sleeps"], full["start_timeout_us"]) == (300_000_000, True, 9_000_000)
     assert (full["environment"], full["python"]) == ([{"name": "A", "value": "b"}], "/venv/bin/python")
+    assert (full["upgrades"], least["upgrades"]) == (["type=chat -> type=chat.heavy"], [])
     assert (least["name"], least["declares_workers"], least["handlers"]) == ("default", False, [])
+
+
+def test_a_call_names_its_request_and_what_is_to_serve_it():
+    frame = vector("Call")
+    assert (frame.id, frame.flags, frame.body) == (15, 0, bytes.fromhex("0000803f00000040"))
+    assert (frame.meta["parent"], frame.meta["selector"], frame.meta["stream"]) == (7, "type=embed", True)
+    called, served = frame.meta["request"], vector("Request").meta
+    assert called["inputs"] == served["inputs"][:3]
+    assert called["places"] == served["places"][:1]
+    assert (called["headers"], called["remaining_us"]) == (served["headers"], 30_000_001)
+    assert (called["handler"], called["slot"], called["attempt"], called["destinations"]) == (0, 0, 0, [])
+
+
+def test_a_result_of_a_call_is_a_response_with_its_names_and_its_cost():
+    frame = vector("CallResult")
+    assert (frame.id, frame.flags, frame.body) == (15, 0, b"\x01\x02\xff")
+    meta, response = frame.meta, frame.meta["response"]
+    assert (meta["id"], meta["model"], meta["version"], meta["end"], meta["cost"]) == ("abc", "embed", "1", True, 4096)
+    assert meta["failed"] == vector("Failed").meta
+    assert (response["outputs"][0], response["outputs"][1]["len"]) == (OUTPUT, 64)
+    assert response["places"] == [{"tensor": 1, "offset": 128, "block": BLOCK, "region": None}]
 
 
 def test_a_fork_says_who_the_worker_is_and_is_answered_with_its_process():

@@ -28,6 +28,8 @@ pub struct GroupSpec {
     pub python: Option<PathBuf>,
     /// Time that a worker has to become ready; `None` takes the replica's.
     pub start_timeout: Option<Duration>,
+    /// What a query may become where nothing serves it as it is, as [`Upgrade::parse`](crate::Upgrade::parse) reads it.
+    pub upgrades: Vec<String>,
 }
 
 /// What one worker needs while it is awake.
@@ -66,6 +68,7 @@ impl GroupSpec {
             environment: Vec::new(),
             python: None,
             start_timeout: None,
+            upgrades: Vec::new(),
         }
     }
 }

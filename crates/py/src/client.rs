@@ -23,7 +23,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use self::answer::{Answer, Outcome, Work};
-use self::call::{Call, capability_of, timeout};
+pub(crate) use self::call::Call;
+use self::call::{capability_of, timeout};
 use self::mailbox::{Mailbox, Pending};
 use self::runtime::Owned;
 use self::stream::Responses;

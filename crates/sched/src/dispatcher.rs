@@ -1,5 +1,6 @@
 //! The dispatcher: which request goes to which worker, and which is refused, expired, cancelled or lost.
 
+mod calls;
 mod clock;
 mod death;
 mod decide;

@@ -17,9 +17,12 @@
 //! worker has answered for it, so that a limit on concurrency is never broken by a timeout. `docs/scheduling.md` has the
 //! rules and the pictures of the parts.
 //!
+//! [`Calls`] knows which requests wait for others because their handlers call them, and which call would wait for ever.
+//!
 //! Beside it, [`Pools`] says which workers there are: see `pool/`.
 
 mod budget;
+mod calls;
 mod dispatcher;
 mod group;
 mod job;
@@ -37,6 +40,7 @@ mod usage;
 mod worker;
 
 pub use budget::RetryBudget;
+pub use calls::{Calls, Line, Places, Progress};
 pub use dispatcher::{
     Action, CannotRest, Cause, Dispatcher, Finished, Outlook, Over, Refusal, Retries, SchedConfig, Sending, Slots,
     Submitted, UnknownRequest, Verdict,

@@ -177,6 +177,11 @@ impl Sequences {
         self.list[number].busy.is_some()
     }
 
+    /// The request of a sequence that has its turn.
+    pub(crate) fn head(&self, number: usize) -> Option<Ticket> {
+        self.list[number].busy.map(|busy| busy.ticket)
+    }
+
     /// Lets a request join that was checked. Returns its sequence's number, whether that is new, and its turn.
     pub(crate) fn join(&mut self, name: Name, call: &SequenceCall, ticket: Ticket, now: Instant) -> Joined {
         let known = self.list.len();

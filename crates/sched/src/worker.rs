@@ -300,6 +300,43 @@ impl Worker {
         mates.map(|held| held.ticket).filter(move |other| *other != ticket)
     }
 
+    /// Whether the handler of a request runs, as far as the order in which the worker starts what it gets tells.
+    pub(crate) fn is_run(&self, ticket: Ticket) -> bool {
+        self.run().any(|held| held.ticket == ticket)
+    }
+
+    /// The requests whose handlers run: as many calls as the worker and its handlers run at the same time, in the order
+    /// in which they were sent. What comes behind them waits in its socket.
+    fn run(&self) -> impl Iterator<Item = &Held> {
+        let (mut calls, mut of, mut batches) = (0, vec![0; self.by_handler.len()], Vec::new());
+        self.held.iter().filter(|held| !held.recalled).filter(move |held| {
+            if held.batch.is_some_and(|batch| batches.contains(&batch)) {
+                return true;
+            }
+            let runs = calls < self.credits && of[held.handler] < self.by_handler[held.handler].limit;
+            if runs {
+                (calls, of[held.handler]) = (calls + 1, of[held.handler] + 1);
+                batches.extend(held.batch);
+            }
+            runs
+        })
+    }
+
+    /// The requests that hold the places of a handler, or all places; `None` if there is one left. What has calls open
+    /// runs, whatever its turn was.
+    pub(crate) fn taken_by(&self, handler: usize, waits: impl Fn(Ticket) -> bool) -> Option<Vec<Ticket>> {
+        let busy = &self.by_handler[handler];
+        let (full, crowded) = (busy.calls >= busy.limit, self.running >= self.credits);
+        if !full && !crowded {
+            return None;
+        }
+        let own = |held: &&Held| !full || held.handler == handler;
+        let run: Vec<_> = self.run().filter(own).map(|held| held.ticket).collect();
+        let others = self.held.iter().filter(|held| !held.recalled).filter(own).map(|held| held.ticket);
+        let others: Vec<_> = others.filter(|ticket| waits(*ticket) && !run.contains(ticket)).collect();
+        Some([run, others].concat())
+    }
+
     /// A request was taken back from its socket.
     pub(crate) fn recall(&mut self, ticket: Ticket) {
         if let Some(held) = self.held.iter_mut().find(|held| held.ticket == ticket && !held.recalled) {

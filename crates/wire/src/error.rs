@@ -102,6 +102,9 @@ pub enum MessageError {
         /// What they have in common.
         number: u64,
     },
+    /// An upgrade rule that is none, or too many of them.
+    #[error(transparent)]
+    Upgrade(#[from] anyserve_core::UpgradeError),
     /// A capability that is none.
     #[error(transparent)]
     Capability(#[from] anyserve_core::CapabilityError),

@@ -8,7 +8,7 @@ use crate::WireError;
 /// The first two bytes of every frame: `AS` in memory.
 pub const MAGIC: u16 = u16::from_le_bytes(*b"AS");
 /// The version of the protocol that this crate speaks. Both ends come from one release, so there is only one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 28;
 
@@ -38,9 +38,9 @@ pub enum Kind {
     Done = 6,
     /// Worker: the request, or with id 0 the start, ended in an error.
     Failed = 7,
-    /// Runtime: stop this request.
+    /// Runtime: stop this request. Worker: the call with this number is not wanted any more.
     Cancel = 8,
-    /// Runtime: so many more bytes of this request's stream may be sent.
+    /// Runtime: so many more bytes of this request's stream may be sent. Worker: so much of this call's results is taken.
     Credit = 9,
     /// Runtime: finish what is in flight, then leave.
     Drain = 10,
@@ -72,9 +72,13 @@ pub enum Kind {
     Fork = 23,
     /// Template: a worker was forked, or not.
     Forked = 24,
+    /// Worker: a handler calls another capability; the header's id is the call's number.
+    Call = 25,
+    /// Runtime: one result of a call, or its end.
+    CallResult = 26,
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 26] = [
     Kind::Hello,
     Kind::Welcome,
     Kind::Ready,
@@ -99,6 +103,8 @@ const KINDS: [Kind; 24] = [
     Kind::Manifest,
     Kind::Fork,
     Kind::Forked,
+    Kind::Call,
+    Kind::CallResult,
 ];
 
 /// The first 28 bytes of a frame.
@@ -108,7 +114,7 @@ pub struct Header {
     pub kind: Kind,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// The request that it belongs to; 0 for none.
+    /// The request, question or call that it belongs to; 0 for none.
     pub id: u64,
     /// Bytes of metadata that follow.
     pub meta_len: u32,
@@ -123,7 +129,7 @@ pub struct Frame {
     pub kind: Kind,
     /// Bits of [`flags`].
     pub flags: u16,
-    /// The request that it belongs to; 0 for none.
+    /// The request, question or call that it belongs to; 0 for none.
     pub id: u64,
     /// A protobuf message, see [`crate::message`].
     pub meta: Bytes,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyserve_core::{GroupSpec, Handler, Needs};
+use anyserve_core::{GroupSpec, Handler, Needs, Upgrades};
 
 use crate::{MessageError, message as wire};
 
@@ -30,6 +30,7 @@ impl From<&GroupSpec> for wire::Group {
             python: spec.python.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned()),
             start_timeout_us: micros(spec.start_timeout),
             declares_workers: spec.workers.is_some(),
+            upgrades: spec.upgrades.clone(),
         }
     }
 }
@@ -44,6 +45,7 @@ impl TryFrom<wire::Group> for GroupSpec {
         {
             return Err(MessageError::Number { what: "max_workers", number: max });
         }
+        Upgrades::parse(group.upgrades.iter().map(String::as_str))?;
         Ok(Self {
             needs: needs(&group)?,
             name: group.name,
@@ -54,6 +56,7 @@ impl TryFrom<wire::Group> for GroupSpec {
             environment: group.environment.into_iter().map(|pair| (pair.name, pair.value)).collect(),
             python: Some(group.python).filter(|path| !path.is_empty()).map(Into::into),
             start_timeout: duration(group.start_timeout_us),
+            upgrades: group.upgrades,
         })
     }
 }
@@ -94,6 +97,7 @@ mod tests {
             environment: vec![("A".into(), "b".into())],
             python: Some("/venv/bin/python".into()),
             start_timeout: Some(Duration::from_secs(9)),
+            upgrades: vec!["type=chat -> type=chat.heavy".into()],
             ..GroupSpec::new("Chat", vec![Handler::new(capability)])
         }
     }
@@ -114,6 +118,8 @@ mod tests {
             assert!(error.contains("max_workers"), "{error}");
         }
         assert!(refused(wire::Group { gpus: MAX_WORKERS + 1, ..group() }).contains("gpus"));
+        let upgrades = vec!["type=chat".into()];
+        assert!(refused(wire::Group { upgrades, ..group() }).contains("must read 'key=value -> key=value'"));
         let tokens = vec![wire::Amount { name: "token".into(), amount: MAX_WORKERS + 1 }];
         assert!(refused(wire::Group { tokens, ..group() }).contains("resources"));
         assert!(GroupSpec::try_from(wire::Group { min_workers: 0, max_workers: MAX_WORKERS, ..group() }).is_ok());

@@ -22,7 +22,7 @@ mod group;
 pub mod message;
 
 pub use batch::{BatchPart, MAX_BATCH, batch_of, encode_member};
-pub use convert::{Nowhere, Places, request_of, request_to_frame, response_of};
+pub use convert::{Nowhere, Places, call_of, request_of, request_to_frame, response_of, result_of, result_to_frame};
 pub use decoder::{Decoder, WireError};
 pub use error::MessageError;
 pub use frame::{Frame, HEADER_LEN, Header, Kind, MAGIC, VERSION, flags};

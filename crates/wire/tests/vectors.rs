@@ -184,6 +184,7 @@ fn manifest() -> message::Manifest {
         python: "/venv/bin/python".into(),
         start_timeout_us: 9_000_000,
         declares_workers: true,
+        upgrades: vec!["type=chat -> type=chat.heavy".into()],
     };
     let least = message::Group { name: "default".into(), ..Default::default() };
     message::Manifest {
@@ -194,6 +195,31 @@ fn manifest() -> message::Manifest {
         no_fork: "threads".into(),
         files: vec!["/app.py".into()],
     }
+}
+
+fn call() -> message::Call {
+    let called = message::Request { handler: 0, slot: 0, attempt: 0, destinations: vec![], ..request() };
+    let places = called.places[..1].to_vec();
+    let inputs = called.inputs[..3].to_vec();
+    let request = message::Request { inputs, places, ..called };
+    message::Call { parent: 7, selector: "type=embed".into(), stream: true, request: Some(request) }
+}
+
+fn call_result() -> message::CallResult {
+    message::CallResult {
+        response: Some(message::Response { written: vec![], compute_ns: 0, ..done_without_client() }),
+        failed: Some(failed()),
+        end: true,
+        id: "abc".into(),
+        model: "embed".into(),
+        version: "1".into(),
+        cost: 4096,
+    }
+}
+
+fn done_without_client() -> message::Response {
+    let whole = done();
+    message::Response { outputs: whole.outputs[..2].to_vec(), ..whole }
 }
 
 fn fork() -> message::Fork {
@@ -254,6 +280,8 @@ fn vectors() -> Vec<Frame> {
         framed(Kind::Manifest, 0, 0, &manifest(), b""),
         framed(Kind::Fork, 0, 0, &fork(), b""),
         framed(Kind::Forked, 0, 0, &message::Forked { worker: 3, pid: 4713, failed: "no memory".into() }, b""),
+        framed(Kind::Call, 0, 15, &call(), b"\0\0\x80\x3f\0\0\0\x40"),
+        framed(Kind::CallResult, 0, 15, &call_result(), b"\x01\x02\xff"),
     ]
 }
 
@@ -290,6 +318,8 @@ fn every_vector_is_read_as_the_frame_that_it_is() {
     assert_eq!(read(Kind::Failed).message::<message::Failed>().unwrap(), failed());
     assert_eq!(read(Kind::Manifest).message::<message::Manifest>().unwrap(), manifest());
     assert_eq!(read(Kind::Batch).message::<message::Batch>().unwrap(), batch());
+    assert_eq!(read(Kind::Call).message::<message::Call>().unwrap(), call());
+    assert_eq!(read(Kind::CallResult).message::<message::CallResult>().unwrap(), call_result());
 }
 
 #[test]

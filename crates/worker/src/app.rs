@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyserve_core::{Code, Error, GroupSpec};
+use anyserve_core::{Code, Error, GroupSpec, Upgrades};
 use anyserve_sched::{GroupId, Pools};
 use parking_lot::Mutex;
 
@@ -29,6 +29,8 @@ pub(crate) struct App {
     pub(crate) files: Vec<PathBuf>,
     /// Some group needs GPUs, so that those that need none are given none.
     pub(crate) uses_gpus: bool,
+    /// What a query may become where nothing here serves it: the rules of all its groups, each once.
+    pub(crate) upgrades: Upgrades,
     /// Its first workers are up: what fails from now on is started again.
     settled: AtomicBool,
     /// Why they did not come up; the first reason.
@@ -60,11 +62,18 @@ impl App {
 
     #[cfg(test)]
     pub(crate) fn for_tests() -> Arc<Self> {
-        Arc::new(Self::new(1, None, Vec::new()))
+        Arc::new(Self::bare())
+    }
+
+    /// The first load of an app that has nothing.
+    #[cfg(test)]
+    pub(crate) fn bare() -> Self {
+        Self::new(1, None, Vec::new())
     }
 
     fn new(number: u32, template: Option<Template>, files: Vec<PathBuf>) -> Self {
-        Self { number, template, files, uses_gpus: false, settled: AtomicBool::new(false), failed: Mutex::default() }
+        let (settled, failed, upgrades) = (AtomicBool::new(false), Mutex::default(), Upgrades::default());
+        Self { number, template, files, uses_gpus: false, upgrades, settled, failed }
     }
 }
 
@@ -84,8 +93,9 @@ impl Inner {
             tracing::info!(reason = why, "workers are started anew instead of being forked");
         }
         let uses_gpus = groups.iter().any(|group| group.needs.gpus > 0);
+        let upgrades = upgrades_of(&groups)?;
         let template = Some(template).filter(|_| no_fork.is_none());
-        let app = Arc::new(App { uses_gpus, ..App::new(number, template, files) });
+        let app = Arc::new(App { uses_gpus, upgrades, ..App::new(number, template, files) });
         self.add_groups(&app, groups)
     }
 
@@ -149,6 +159,12 @@ impl Inner {
         StartError { message, traceback }
     }
 
+    /// What a query may become where nothing here serves it.
+    pub(crate) fn upgrades(&self) -> Upgrades {
+        let routes = self.routes.load();
+        routes.all().next().map_or_else(Upgrades::default, |route| route.group.app.upgrades.clone())
+    }
+
     /// Requests go to these groups from now on, and to no others.
     pub(crate) fn route_to(&self, groups: &[Arc<WorkerGroup>]) {
         let routes = Routes::new(groups, &self.routes.load());
@@ -191,6 +207,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// The rules of all groups, in their order, each once.
+fn upgrades_of(groups: &[GroupSpec]) -> Result<Upgrades, StartError> {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in groups.iter().flat_map(|group| &group.upgrades) {
+        if !texts.contains(&text.as_str()) {
+            texts.push(text);
+        }
+    }
+    Upgrades::parse(texts).map_err(|error| StartError { message: error.to_string(), traceback: String::new() })
 }
 
 // === impl StartError ===

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use anyserve_core::{Code, Error};
-use anyserve_sched::{Action, Cause, Dispatcher, Job, Over, Pools, SchedConfig, Sending, Slots, Ticket, WorkerId};
+use anyserve_sched::{Action, Calls, Cause, Dispatcher, Over, Pools, SchedConfig, Sending, Slots, Ticket, WorkerId};
 use anyserve_shm::{Owner, SLOTS};
 use anyserve_wire::{Frame, Kind, message};
 use arc_swap::ArcSwap;
@@ -60,6 +60,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Dispatch {
     pub(crate) machine: Dispatcher<Pending>,
+    /// The calls that handlers have open.
+    pub(crate) calls: Calls,
     links: Links,
     memory: SharedMemory,
     /// The instant that the deadline task sleeps until.
@@ -87,6 +89,7 @@ impl Inner {
         let machine = Dispatcher::new(sched_config(&config));
         let dispatch = Dispatch {
             machine,
+            calls: Calls::default(),
             links: Links::default(),
             memory: config.memory.clone(),
             armed: None,
@@ -114,17 +117,6 @@ impl Inner {
             batch_hash: RandomState::new(),
             names: Mutex::default(),
         }
-    }
-
-    /// Hands a request to the machine.
-    pub(crate) fn submit(&self, job: &Job<'_>, pending: Pending) -> Result<Ticket, Error> {
-        let (submitted, after) =
-            self.event(|dispatch, now| dispatch.machine.submit(job, pending, now, &mut dispatch.actions));
-        after.finish();
-        submitted.map_err(|refusal| {
-            refusal.payload.counters.failed(refusal.error.code, refusal.payload.arrived);
-            refusal.error
-        })
     }
 
     /// The caller of a request has left.
@@ -198,6 +190,7 @@ impl Inner {
         let ((), after) = self.event(|dispatch, now| {
             self.names.lock().remove(&worker);
             let Some(link) = dispatch.links.0.remove(&worker) else { return };
+            link.calls.end_all();
             let started = |ticket, slot| link.had_started(ticket, slot);
             dispatch.machine.worker_gone(group.id, worker, cause, started, now, &mut dispatch.actions);
             group.count_ready(&dispatch.machine.load(group.id));
@@ -278,7 +271,8 @@ impl Dispatch {
                 Action::Send(worker, sending) => self.send(worker, sending, now, &mut after),
                 Action::SendBatch(worker, members) => self.send_batch(worker, &members, now, &mut after),
                 Action::Withdraw { ticket, worker, slot } => {
-                    if let Some(link) = self.links.0.get(&worker).filter(|link| link.withdraw(ticket, slot)) {
+                    let Some(link) = self.links.0.get(&worker) else { continue };
+                    if link.end_calls_of(ticket) | link.withdraw(ticket, slot) {
                         after.flush(link);
                     }
                 }

@@ -91,7 +91,7 @@ impl Inner {
     }
 }
 
-fn report(error: &tokio::task::JoinError) {
+pub(crate) fn report(error: &tokio::task::JoinError) {
     if error.is_panic() {
         tracing::error!(%error, "a call of a worker panicked");
     }

@@ -16,6 +16,8 @@
 
 mod app;
 mod birth;
+mod called;
+mod calls;
 mod config;
 mod control;
 mod deadline;
@@ -30,6 +32,7 @@ mod lifecycle;
 mod link;
 mod memory;
 mod objects;
+mod open_calls;
 mod outbox;
 mod output;
 mod pending;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyserve_core::Limits;
+use anyserve_core::{Code, Error, Limits};
 use anyserve_sched::{GroupId, Sending, Ticket, WorkerId};
 use anyserve_shm::{Owner, Phase, SlotTable};
 use anyserve_wire::{Decoder, Frame, HEADER_LEN, Header, Kind, WireError, message};
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::far::{FarCall, MAX_FAR_CALLS};
+use crate::open_calls::{OpenCalls, Order, ResultFrame};
 use crate::outbox::Outbox;
 use crate::pending::Parcel;
 
@@ -47,6 +48,8 @@ pub(crate) struct Link {
     overrun: CancellationToken,
     /// What its handlers ask of others than this process.
     far: mpsc::Sender<FarCall>,
+    /// The calls that its handlers have open.
+    pub(crate) calls: OpenCalls,
     /// What it says of itself after its start, for its supervisor: that it sleeps, or is awake again.
     said: mpsc::Sender<Kind>,
     /// Told when it has answered for everything that it got.
@@ -61,6 +64,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 pub(crate) struct LinkEnds {
     pub(crate) far: mpsc::Receiver<FarCall>,
+    pub(crate) orders: mpsc::Receiver<Order>,
     pub(crate) said: mpsc::Receiver<Kind>,
 }
 
@@ -105,6 +109,7 @@ impl Link {
         slots: SlotTable,
     ) -> (Arc<Self>, LinkEnds) {
         let (far, calls) = mpsc::channel(MAX_FAR_CALLS);
+        let (calls_made, orders) = OpenCalls::new();
         let (said, heard) = mpsc::channel(1);
         let link = Self {
             worker,
@@ -118,12 +123,13 @@ impl Link {
             useful: AtomicBool::new(false),
             overrun: CancellationToken::new(),
             far,
+            calls: calls_made,
             said,
             idle: Notify::new(),
             dead: CancellationToken::new(),
             heard_out: CancellationToken::new(),
         };
-        (Arc::new(link), LinkEnds { far: calls, said: heard })
+        (Arc::new(link), LinkEnds { far: calls, orders, said: heard })
     }
 
     /// The worker, as the object plane knows it.
@@ -178,6 +184,33 @@ impl Link {
     /// It does not read its answers.
     pub(crate) fn push_answer(&self, answer: &Frame) -> Result<(), LinkError> {
         self.outbox.lock().push_answer(answer).map_err(|unread| LinkError::Protocol(unread.to_string()))
+    }
+
+    /// Queues one result of a call. It leaves with the next flush.
+    pub(crate) fn push_result(&self, result: &ResultFrame) {
+        let mut outbox = self.outbox.lock();
+        result.header().encode(outbox.tail());
+        outbox.tail().extend_from_slice(&result.meta);
+        result.body.iter().for_each(|bytes| outbox.push(bytes));
+        if result.end {
+            outbox.note_result();
+        }
+    }
+
+    /// Calls whose last results the worker has not read yet.
+    pub(crate) fn unread_results(&self) -> usize {
+        self.outbox.lock().unread_results()
+    }
+
+    /// A request is over, for its worker or for its caller: so are the calls that its handler has open. True if there is
+    /// something to flush.
+    pub(crate) fn end_calls_of(&self, caller: Ticket) -> bool {
+        let ended = self.calls.end_of(caller);
+        for id in &ended {
+            let error = Error::new(Code::Cancelled, "the request that made this call is over");
+            self.push_result(&ResultFrame::failed(*id, &error));
+        }
+        !ended.is_empty()
     }
 
     /// Takes a request back whose handler has not started.

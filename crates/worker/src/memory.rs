@@ -20,7 +20,7 @@ pub struct SharedMemory {
     pub far: Option<Arc<dyn FarObjects>>,
 }
 
-/// The places in the responses of one frame.
+/// The places in a frame of a worker's, which are blocks of the arena.
 pub(crate) struct ResponsePlaces<'a> {
     plane: Option<&'a Plane>,
     owner: Owner,
@@ -56,6 +56,23 @@ impl SharedMemory {
         }
     }
 
+    /// Where those outputs of a response are that lie in the arena.
+    pub(crate) fn place_outputs(&self, outputs: &[Tensor]) -> Vec<message::Place> {
+        let Some(plane) = &self.plane else { return Vec::new() };
+        let locate = |(tensor, output): (u32, &Tensor)| {
+            let (block, offset) = plane.locate(Some(&output.data).filter(|data| !data.is_empty())?)?;
+            let memory = message::Memory::Block(message::Block { index: block.index, generation: block.generation });
+            Some(message::Place { tensor, offset, memory: Some(memory) })
+        };
+        (0..).zip(outputs).filter_map(locate).collect()
+    }
+
+    /// Pins the block of each place for the worker that is told of it. Whoever holds the bytes still does.
+    pub(crate) fn lend_places(&self, places: &[message::Place], owner: Owner) {
+        let Some(plane) = &self.plane else { return };
+        places.iter().filter_map(block_of).for_each(|block| plane.lend(block, owner));
+    }
+
     /// Writes into a request's metadata which of its tensors are in shared memory, and where outputs go.
     pub(crate) fn place(&self, request: &Request, frame: &mut message::Request) {
         if self.plane.is_none() && self.regions.is_none() {
@@ -79,16 +96,16 @@ impl SharedMemory {
 // === impl ResponsePlaces ===
 
 impl<'a> ResponsePlaces<'a> {
-    /// For one response of this worker to a request with these destinations.
+    /// For these tensors of this worker's, and a request with these destinations.
     pub(crate) fn new(
         memory: &'a SharedMemory,
         owner: Owner,
-        response: &message::Response,
+        (places, tensors): (&[message::Place], &[message::Tensor]),
         destinations: &'a [Destination],
     ) -> Self {
         let mut used: Vec<(BlockId, u64)> = Vec::new();
-        for place in &response.places {
-            let tensor = usize::try_from(place.tensor).ok().and_then(|number| response.outputs.get(number));
+        for place in places {
+            let tensor = usize::try_from(place.tensor).ok().and_then(|number| tensors.get(number));
             let (Some(block), Some(tensor)) = (block_of(place), tensor) else { continue };
             let end = place.offset.saturating_add(tensor.len);
             match used.iter_mut().find(|(own, _)| *own == block) {

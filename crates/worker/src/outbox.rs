@@ -24,6 +24,8 @@ pub(crate) struct Outbox {
     written: u64,
     /// Where those answers end that are not written yet, counted as `written` is.
     answers: VecDeque<u64>,
+    /// Where those results of calls end that are not written yet, as with answers; the last one of each call.
+    results: VecDeque<u64>,
 }
 
 /// A worker asks and asks, and does not read what it is answered.
@@ -63,6 +65,19 @@ impl Outbox {
         answer.encode_head(&mut self.tail);
         self.answers.push_back(self.written + self.queued + self.tail.len() as u64);
         Ok(())
+    }
+
+    /// What was appended last ends a call.
+    pub(crate) fn note_result(&mut self) {
+        self.results.push_back(self.written + self.queued + self.tail.len() as u64);
+    }
+
+    /// Calls whose last results are not written yet.
+    pub(crate) fn unread_results(&mut self) -> usize {
+        while self.results.front().is_some_and(|end| *end <= self.written) {
+            self.results.pop_front();
+        }
+        self.results.len()
     }
 
     /// Writes until everything is gone or `write` would block. True if everything is gone.
@@ -138,6 +153,27 @@ mod tests {
         assert_eq!((take(OWN_SEGMENT + len - 1), take(1), take(len - 1), take(1)), (false, true, false, true));
         assert!(take(usize::MAX));
         assert_eq!((outbox.answers.len(), outbox.queued), (1, 0));
+    }
+
+    #[test]
+    fn a_result_counts_as_unread_until_its_last_byte_is_written() {
+        let mut outbox = Outbox::default();
+        outbox.tail().extend_from_slice(b"abc");
+        outbox.push(&Bytes::from(vec![0; OWN_SEGMENT]));
+        outbox.note_result();
+        outbox.tail().extend_from_slice(b"d");
+        outbox.note_result();
+        let mut write = |most: usize| {
+            let mut left = most;
+            let wrote = outbox.write_with(|slices| {
+                let taken = left.min(slices.iter().map(|slice| slice.len()).sum());
+                left -= taken;
+                if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+            });
+            wrote.unwrap();
+            outbox.unread_results()
+        };
+        assert_eq!((write(OWN_SEGMENT + 2), write(1), write(1)), (2, 1, 0));
     }
 
     #[test]

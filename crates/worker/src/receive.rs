@@ -18,7 +18,7 @@ use crate::stream::Part;
 
 impl Inner {
     /// Takes a batch of frames from a worker.
-    pub(crate) fn receive(&self, link: &Arc<Link>, frames: &mut Vec<Frame>) -> Result<(), LinkError> {
+    pub(crate) fn receive(self: &Arc<Self>, link: &Arc<Link>, frames: &mut Vec<Frame>) -> Result<(), LinkError> {
         let mut flush = false;
         for frame in frames.drain(..) {
             match frame.kind {
@@ -26,6 +26,9 @@ impl Inner {
                 Kind::Pong => link.pong(),
                 Kind::Done | Kind::Failed => flush |= self.finished(link, frame)?,
                 Kind::Put | Kind::Sealed | Kind::Get | Kind::Release => flush |= self.object(link, &frame)?,
+                Kind::Call => flush |= self.called(link, frame)?,
+                Kind::Cancel => link.calls.cancel(frame.id),
+                Kind::Credit => link.calls.credit(frame.id, frame.message::<message::Credit>()?.bytes),
                 Kind::Asleep | Kind::Ready => link.says(frame.kind)?,
                 kind => return Err(LinkError::Protocol(format!("a {kind:?} frame after its start"))),
             }
@@ -75,8 +78,9 @@ impl Inner {
         if ran {
             link.answered();
         }
+        let ended = link.end_calls_of(ticket);
         // The reader flushes its own link once for all frames that it has read.
-        let flush = after.flush.take_if(|other| Arc::ptr_eq(other, link)).is_some();
+        let flush = after.flush.take_if(|other| Arc::ptr_eq(other, link)).is_some() || ended;
         after.finish();
         let finished = finished.map_err(|unknown| protocol(format!("an answer for {:?}", unknown.ticket)))?;
         if let Some(pending) = finished.payload {
@@ -109,7 +113,8 @@ impl Inner {
         body: Bytes,
     ) -> Result<Response, LinkError> {
         let destinations = if meta.written.is_empty() { Vec::new() } else { self.destinations(ticket) };
-        let mut places = ResponsePlaces::new(&self.config.memory, link.owner(), &meta, &destinations);
+        let tensors = (&meta.places[..], &meta.outputs[..]);
+        let mut places = ResponsePlaces::new(&self.config.memory, link.owner(), tensors, &destinations);
         response_of(meta, body, &mut places).map_err(protocol)
     }
 

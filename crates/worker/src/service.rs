@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::{
     Catalog, Changed, Code, Directory, Error, Expects, Explanation, Fingerprint, Handler, Quarantined, Reply, Request,
-    Snapshot, Statistics, Upgrades, batch_key, check_request,
+    Snapshot, Statistics, batch_key, check_request,
 };
 use anyserve_sched::{GroupLoad, Job, Ticket};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::calls::Origin;
 use crate::dispatch::Inner;
 use crate::fingerprint;
 use crate::group::WorkerGroup;
@@ -47,14 +48,33 @@ impl Pool {
     ///
     /// # Cancel safety
     /// Dropping the future, or the stream of the reply, cancels the request.
-    pub async fn infer(&self, mut request: Request) -> Result<Reply, Error> {
+    pub async fn infer(&self, request: Request) -> Result<Reply, Error> {
         let arrived = Instant::now();
-        let mut route = match self.inner.admit(&request, &self.inner.routes.load(), Choice::Take) {
-            Ok(route) => route,
-            Err(error) => return self.elsewhere(request, error).await,
-        };
+        let admitted = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take);
+        match (admitted, &self.inner.config.uplink) {
+            (Ok(route), _) => self.inner.serve(request, route, arrived, Origin::Client).await,
+            (Err(error), Some(uplink)) if error.code == Code::NoCapability => {
+                uplink.delegate(request, &self.inner.upgrades()).await
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+impl Inner {
+    /// Serves a request here, by this route.
+    ///
+    /// # Cancel safety
+    /// As of [`Pool::infer`].
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        mut request: Request,
+        mut route: Arc<Route>,
+        arrived: Instant,
+        mut origin: Origin<'_>,
+    ) -> Result<Reply, Error> {
         route.counters.arrived();
-        let held = match self.inner.prepare(&mut request, &route.handler).await {
+        let held = match self.prepare(&mut request, &route.handler).await {
             Ok(held) => held,
             Err(error) => {
                 route.counters.failed(error.code, arrived);
@@ -63,38 +83,22 @@ impl Pool {
         };
         if route.group.is_retired() {
             // The app was loaded again while its objects were brought.
-            route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
+            route = self.route(&request, &self.routes.load(), Choice::Take)?;
             check(&request, &route.handler)?;
         }
         if route.handler.stream {
-            self.stream(request, held, &route, arrived)
-        } else {
-            self.unary(request, held, &route, arrived).await
+            let (responses, read) = mpsc::unbounded_channel();
+            let ticket =
+                self.enter(request, held, &route, Caller::Many { responses, unread: 0 }, arrived, &mut origin)?;
+            return Ok(Reply::Many(Box::pin(ResponseStream::new(Arc::clone(self), ticket, read))));
         }
-    }
-
-    /// What becomes of a request that nothing here matches.
-    async fn elsewhere(&self, request: Request, error: Error) -> Result<Reply, Error> {
-        match &self.inner.config.uplink {
-            Some(uplink) if error.code == Code::NoCapability => uplink.delegate(request, &Upgrades::default()).await,
-            _ => Err(error),
-        }
-    }
-
-    async fn unary(&self, request: Request, held: Vec<Bytes>, route: &Route, arrived: Instant) -> Result<Reply, Error> {
         let (caller, answer) = oneshot::channel();
-        let ticket = self.inner.enter(request, held, route, Caller::One(caller), arrived)?;
-        let mut waiting = Waiting { pool: &self.inner, ticket, answered: false };
+        let ticket = self.enter(request, held, &route, Caller::One(caller), arrived, &mut origin)?;
+        let mut waiting = Waiting { pool: self, ticket, answered: false };
         let answer = answer.await;
         waiting.answered = true;
         let lost = |_| Err(Error::internal("the request was dropped without an answer"));
         answer.unwrap_or_else(lost).map(Reply::One)
-    }
-
-    fn stream(&self, request: Request, held: Vec<Bytes>, route: &Route, arrived: Instant) -> Result<Reply, Error> {
-        let (responses, read) = mpsc::unbounded_channel();
-        let ticket = self.inner.enter(request, held, route, Caller::Many { responses, unread: 0 }, arrived)?;
-        Ok(Reply::Many(Box::pin(ResponseStream::new(Arc::clone(&self.inner), ticket, read))))
     }
 }
 
@@ -147,6 +151,11 @@ impl Inner {
         if self.is_draining() {
             return Err(Error::new(Code::Draining, "this replica is leaving and takes no more requests"));
         }
+        self.route(request, routes, choice)
+    }
+
+    /// The same, also while the replica leaves: what is in flight is finished, with all that it calls.
+    pub(crate) fn route(&self, request: &Request, routes: &Routes, choice: Choice) -> Result<Arc<Route>, Error> {
         if routes.is_empty() {
             return Err(Error::new(Code::Starting, "no worker is ready yet").with_retry_after(Duration::from_secs(1)));
         }
@@ -200,6 +209,7 @@ impl Inner {
         route: &Route,
         caller: Caller,
         arrived: Instant,
+        origin: &mut Origin<'_>,
     ) -> Result<Ticket, Error> {
         let wishes = Wishes::of(&request, &route.handler, arrived)?;
         let bytes = request.body_len();
@@ -212,7 +222,7 @@ impl Inner {
         let echo = Echo::of(&mut request, &route.version);
         let job = Job { bytes, batch, fingerprint, ..wishes.job(route.group.id, route.index) };
         let pending = Pending::new(parcel, caller, echo, Arc::clone(&route.counters), arrived);
-        let ticket = self.submit(&job, pending)?;
+        let ticket = self.submit(&job, pending, origin)?;
         self.nudge(&route.group);
         Ok(ticket)
     }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::dispatch::Inner;
 
 /// Smallest cost of a chunk: what its bookkeeping takes, about.
-const LEAST_COST: usize = 4 << 10;
+pub(crate) const LEAST_COST: usize = 4 << 10;
 
 /// What a chunk takes of its stream's window. Both ends count so.
 pub(crate) fn cost(frame: &Frame, meta: &message::Response) -> usize {

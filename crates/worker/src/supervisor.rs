@@ -319,7 +319,7 @@ impl Supervisor {
     }
 
     fn attach(&mut self, run: &mut Run, greeted: Greeted) -> Event {
-        let Greeted { link, ends: LinkEnds { far, said }, concurrency, .. } = greeted;
+        let Greeted { link, ends: LinkEnds { far, orders, said }, concurrency, .. } = greeted;
         run.listener = None;
         run.greetings.abort_all();
         let (pool, limits, own) = (Arc::clone(&self.pool), self.pool.config.limits, Arc::clone(&link));
@@ -331,6 +331,7 @@ impl Supervisor {
         let own = Arc::clone(&link);
         run.io.spawn(async move { own.overrun().await });
         run.io.spawn(Arc::clone(&self.pool).answer_far(Arc::clone(&link), far));
+        run.io.spawn(Arc::clone(&self.pool).serve_calls(Arc::clone(&link), orders));
         (run.link, run.credits, run.said) = (Some(link), concurrency, Some(said));
         Event::Ready
     }

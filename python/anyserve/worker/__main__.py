@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from anyserve import _core
+from anyserve._calls import declare
 from anyserve._groups import DEFAULT_GROUP, Group
 from anyserve.app import AnyServe
 from anyserve.errors import StartError
@@ -66,6 +67,7 @@ def run(app: AnyServe, group: str, socket: str, worker_id: int, token: str) -> i
     """
     # Until it is ready there is nothing to finish: SIGTERM ends it, whatever its parent does with it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    declare(app.handlers)
     try:
         life = _begin(_group_of(app, group))
     except LoadError as error:

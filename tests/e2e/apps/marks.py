@@ -15,13 +15,23 @@ def note(name: str, text: object = "") -> None:
         file.write(f"{text}\n")
 
 
+def is_open(name: str) -> bool:
+    """Tell whether the test has opened the gate."""
+    return (NOTES / name).exists()
+
+
+def pause() -> None:
+    """Wait for a moment before looking again."""
+    time.sleep(PAUSE_S)
+
+
 def wait(name: str) -> None:
     """Wait until the test opens the gate."""
-    while not (NOTES / name).exists():
-        time.sleep(PAUSE_S)
+    while not is_open(name):
+        pause()
 
 
 async def wait_async(name: str) -> None:
     """Wait until the test opens the gate, and let others run."""
-    while not (NOTES / name).exists():  # noqa: ASYNC110 - a file has no event to wait for
+    while not is_open(name):  # noqa: ASYNC110 - a file has no event to wait for
         await asyncio.sleep(PAUSE_S)

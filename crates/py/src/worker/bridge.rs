@@ -19,6 +19,8 @@ use super::context::check_room;
 use super::exchange::{BatchExchange, Exchange};
 use super::inbox::{Incoming, Work};
 use super::lane::Lane;
+use super::made::{Next, Outcome};
+use super::made_call::outcome_into_py;
 use super::router::{Event, Router};
 use super::session::Session;
 use super::table::Kind;
@@ -35,12 +37,15 @@ pub(crate) struct Bridge {
     tasks: Mutex<HashMap<u64, Task>>,
     /// Futures of streams that wait for credit.
     rooms: Mutex<HashMap<u64, Py<PyAny>>>,
+    /// Futures of calls whose next result is awaited.
+    results: Mutex<HashMap<u64, Py<PyAny>>>,
     /// One for each handler, to keep its `concurrency`.
     lanes: Mutex<Vec<Lane>>,
     flush_planned: AtomicBool,
 }
 
 struct EventLoop {
+    itself: Py<PyAny>,
     create_future: Py<PyAny>,
     create_task: Py<PyAny>,
     call_soon: Py<PyAny>,
@@ -64,6 +69,7 @@ impl Bridge {
                 over: Mutex::default(),
                 tasks: Mutex::default(),
                 rooms: Mutex::default(),
+                results: Mutex::default(),
                 lanes: Mutex::new(lanes),
                 flush_planned: AtomicBool::new(false),
             },
@@ -179,8 +185,38 @@ impl Bridge {
         room.map_or(Ok(()), |room| resolve(room.bind(py)))
     }
 
+    /// Refuses another event loop than the worker's: nothing wakes it.
+    pub(super) fn check_loop(&self, other: &Bound<'_, PyAny>) -> PyResult<()> {
+        if other.is(self.event_loop(other.py())?.itself.bind(other.py())) {
+            return Ok(());
+        }
+        let text = "a call is awaited on the worker's own event loop: use context.acall where the handler runs";
+        Err(PyRuntimeError::new_err(text))
+    }
+
+    /// A future waits for the next result of a call. The event that brings it is handled by this thread, so it cannot come
+    /// before.
+    pub(super) fn await_result(&self, call: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        let earlier = self.results.lock().insert(call, future.clone().unbind());
+        drop(earlier);
+        self.plan_flush(future.py())
+    }
+
+    /// Hands the next result of a call to the future that waits for it; the end, if the call is over.
+    pub(super) fn deliver_result(&self, py: Python<'_>, call: u64) -> PyResult<()> {
+        let Some(future) = self.results.lock().remove(&call) else { return Ok(()) };
+        match self.session.made.take_or_await(call, self.session.window()) {
+            Next::Part(outcome, credit) => {
+                self.session.give_credit(py, call, credit);
+                settle(future.bind(py), outcome)
+            }
+            Next::Over => settle(future.bind(py), Ok(None)),
+            Next::Nothing => self.await_result(call, future.bind(py)),
+        }
+    }
+
     /// Replies leave now if nothing left for a while, otherwise before the loop looks for new work.
-    fn plan_flush(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn plan_flush(&self, py: Python<'_>) -> PyResult<()> {
         if self.session.link.flush_if_due(py) && !self.flush_planned.swap(true, Ordering::AcqRel) {
             let event_loop = self.event_loop(py)?;
             event_loop.call_soon.bind(py).call1((event_loop.flush.bind(py),))?;
@@ -216,6 +252,19 @@ impl Bridge {
     }
 }
 
+/// Ends a future with a result, unless somebody has cancelled it.
+pub(super) fn settle(future: &Bound<'_, PyAny>, outcome: Outcome) -> PyResult<()> {
+    let py = future.py();
+    if future.call_method0(intern!(py, "done"))?.extract()? {
+        return Ok(());
+    }
+    match outcome_into_py(py, outcome) {
+        Ok(result) => future.call_method1(intern!(py, "set_result"), (result,))?,
+        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
+    };
+    Ok(())
+}
+
 fn resolve(future: &Bound<'_, PyAny>) -> PyResult<()> {
     if !future.call_method0("done")?.extract::<bool>()? {
         future.call_method1("set_result", (future.py().None(),))?;
@@ -247,6 +296,7 @@ impl Bridge {
         }
         let wrappers = py.import("anyserve.worker.loop")?;
         let attached = EventLoop {
+            itself: event_loop.clone().unbind(),
             create_future: event_loop.getattr("create_future")?.unbind(),
             create_task: event_loop.getattr("create_task")?.unbind(),
             call_soon: event_loop.getattr("call_soon")?.unbind(),
@@ -276,6 +326,7 @@ impl Bridge {
                 }
                 Event::Cancel(id) => own.cancel(py, id),
                 Event::Room(id) => own.open_room(py, id),
+                Event::Result(id) => own.deliver_result(py, id),
             };
             // One that cannot be handled must not take the others with it.
             if let Err(error) = handled {

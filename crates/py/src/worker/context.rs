@@ -8,14 +8,16 @@ use anyserve_wire::message;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyType};
 
 use super::call::{Call, cancelled};
 use super::flow::Room;
+use super::made_call::{MadeCall, make};
 use super::objects::ObjectPlane;
 use super::table::Kind;
+use crate::client::Call as Asked;
 use crate::errors::to_py;
-use crate::kserve::{ModelInferRequest, errors_class};
+use crate::kserve::ModelInferRequest;
 
 /// What a handler knows about the call it is in.
 #[pyclass(frozen, module = "anyserve._core")]
@@ -37,6 +39,10 @@ pub(crate) struct Context {
 
 /// Why a context has no objects.
 const NO_PLANE: &str = "there is no object store here: start the replica with --object-store";
+
+/// Why a context makes no calls.
+const NO_RUNTIME: &str =
+    "this context belongs to no request of a replica: give the handler one whose call is a stand-in";
 
 /// Sends the responses of one request; the third argument of a streaming handler.
 #[pyclass(frozen, module = "anyserve._core")]
@@ -73,13 +79,21 @@ impl Context {
     }
 }
 
-fn later(py: Python<'_>, what: &str) -> PyErr {
-    let text = format!("context.{what} is not part of this version of anyserve");
-    errors_class(py, "Unsupported").map_or_else(|error| error, |class| PyErr::from_type(class, (text,)))
+/// A dict with some variables under their own names.
+macro_rules! options {
+    ($py:expr, $($name:ident),*) => {{
+        let options = PyDict::new($py);
+        $(options.set_item(stringify!($name), $name)?;)*
+        options
+    }};
+}
+
+/// A function of the Python half of calls.
+fn calls<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("anyserve._calls")?.getattr(name)
 }
 
 #[pymethods]
-#[allow(clippy::unused_self)] // Python calls them on an instance.
 impl Context {
     #[new]
     #[pyo3(signature = (*, request_id="", capability=None, parameters=None, headers=None, timeout_s=None))]
@@ -181,26 +195,82 @@ impl Context {
         Ok(objects.bind(py))
     }
 
-    /// Not part of this version.
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn call(
-        &self,
-        py: Python<'_>,
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<PyAny>> {
-        Err(later(py, "call"))
+    /// Calls another capability and waits for its answer.
+    #[pyo3(signature = (capability, inputs, *, timeout_s=None, id=None, parameters=None, headers=None, outputs=None, version=""))]
+    #[allow(clippy::too_many_arguments)] // A call has that many.
+    fn call<'py>(
+        slf: &Bound<'py, Self>,
+        capability: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        timeout_s: Option<f64>,
+        id: Option<&str>,
+        parameters: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        version: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options!(slf.py(), timeout_s, id, parameters, headers, outputs, version);
+        calls(slf.py(), "call")?.call((slf, capability, inputs), Some(&options))
     }
 
-    /// Not part of this version.
-    #[pyo3(signature = (*_args, **_kwargs))]
-    fn acall(
-        &self,
-        py: Python<'_>,
-        _args: &Bound<'_, PyTuple>,
-        _kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<PyAny>> {
-        Err(later(py, "acall"))
+    /// Calls another capability, and gives its answers as they come.
+    #[pyo3(signature = (capability, inputs, *, timeout_s=None, id=None, parameters=None, headers=None, outputs=None, version=""))]
+    #[allow(clippy::too_many_arguments)] // A call has that many.
+    fn call_stream<'py>(
+        slf: &Bound<'py, Self>,
+        capability: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        timeout_s: Option<f64>,
+        id: Option<&str>,
+        parameters: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        version: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options!(slf.py(), timeout_s, id, parameters, headers, outputs, version);
+        calls(slf.py(), "call_stream")?.call((slf, capability, inputs), Some(&options))
+    }
+
+    /// Calls another capability; awaited, it gives its answer.
+    #[pyo3(signature = (capability, inputs, *, timeout_s=None, id=None, parameters=None, headers=None, outputs=None, version=""))]
+    #[allow(clippy::too_many_arguments)] // A call has that many.
+    fn acall<'py>(
+        slf: &Bound<'py, Self>,
+        capability: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        timeout_s: Option<f64>,
+        id: Option<&str>,
+        parameters: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        version: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options!(slf.py(), timeout_s, id, parameters, headers, outputs, version);
+        calls(slf.py(), "acall")?.call((slf, capability, inputs), Some(&options))
+    }
+
+    /// Calls another capability, and gives its answers as they come, asynchronously.
+    #[pyo3(signature = (capability, inputs, *, timeout_s=None, id=None, parameters=None, headers=None, outputs=None, version=""))]
+    #[allow(clippy::too_many_arguments)] // A call has that many.
+    fn acall_stream<'py>(
+        slf: &Bound<'py, Self>,
+        capability: &Bound<'py, PyAny>,
+        inputs: &Bound<'py, PyAny>,
+        timeout_s: Option<f64>,
+        id: Option<&str>,
+        parameters: Option<&Bound<'py, PyAny>>,
+        headers: Option<&Bound<'py, PyAny>>,
+        outputs: Option<&Bound<'py, PyAny>>,
+        version: &str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options!(slf.py(), timeout_s, id, parameters, headers, outputs, version);
+        calls(slf.py(), "acall_stream")?.call((slf, capability, inputs), Some(&options))
+    }
+
+    /// Sends a call that `anyserve._calls` has checked.
+    fn _make_call(&self, py: Python<'_>, asked: &Asked, stream: bool, awaited: bool) -> PyResult<MadeCall> {
+        let nobody = || to_py(py, &Error::new(Code::Unsupported, NO_RUNTIME));
+        make(py, self.call.as_ref().ok_or_else(nobody)?, &asked.0, stream, awaited)
     }
 
     fn __repr__(&self) -> String {

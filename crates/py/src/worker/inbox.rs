@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::Limits;
 use anyserve_shm::SLOTS;
-use anyserve_wire::{BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of};
+use anyserve_wire::{
+    BatchPart, Decoder, Frame, Kind, MessageError, WireError, batch_of, message, request_of, result_of,
+};
 use bytes::{BufMut, Bytes};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::life::Phase;
+use super::made::Part;
 use super::places::{self, Memory, RequestPlaces};
 use crate::kserve::RequestParts;
 
@@ -46,6 +49,7 @@ pub(super) enum Order {
     Cancel(u64),
     Credit(u64, u64),
     View(u64, message::View),
+    Result(u64, Part),
     Forget(u64),
     Sleep,
     Wake,
@@ -132,6 +136,7 @@ impl Inbox {
                 let credit: message::Credit = frame.message().map_err(Violation::Wire)?;
                 Ok(Order::Credit(frame.id, credit.bytes))
             }
+            Kind::CallResult => self.result(frame),
             Kind::View => Ok(Order::View(frame.id, frame.message().map_err(Violation::Wire)?)),
             Kind::Release => {
                 let release: message::Release = frame.message().map_err(Violation::Wire)?;
@@ -143,6 +148,16 @@ impl Inbox {
             Kind::Ping => Ok(Order::Ping(frame.id)),
             other => Err(Violation::Unexpected(other)),
         }
+    }
+
+    /// Read even if nobody waits for it any more, so that the blocks that it brings are given back.
+    fn result(&self, frame: Frame) -> Result<Order, Violation> {
+        let meta: message::CallResult = frame.message().map_err(Violation::Wire)?;
+        let (end, cost) = (meta.end, meta.cost);
+        let read = result_of(meta, frame.body, &mut RequestPlaces::new(&self.memory));
+        let outcome = read.map_err(Violation::Message)?;
+        let end = end || !matches!(outcome, Ok(Some(_)));
+        Ok(Order::Result(frame.id, Part { outcome, end, cost }))
     }
 
     /// A handler that takes a list gets a list of one.

@@ -24,6 +24,8 @@ mod inbox;
 mod lane;
 mod life;
 mod link;
+mod made;
+mod made_call;
 mod objects;
 mod outbox;
 mod places;
@@ -60,6 +62,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
     module.add_class::<context::Stream>()?;
     module.add_class::<objects::ObjectPlane>()?;
+    module.add_class::<made_call::MadeCall>()?;
     module.add_class::<bridge::Bridge>()?;
     module.add_class::<exchange::Exchange>()?;
     module.add_class::<exchange::BatchExchange>()?;
@@ -68,6 +71,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<template::Template>()?;
     module.add_class::<template::Fork>()?;
     module.add_function(wrap_pyfunction!(run_worker, module)?)?;
+    module.add_function(wrap_pyfunction!(template::check_upgrades, module)?)?;
     module.add_function(wrap_pyfunction!(report_start_failure, module)?)
 }
 

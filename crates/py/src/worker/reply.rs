@@ -120,7 +120,7 @@ fn check_name(tensor: &message::Tensor, others: &[message::Tensor]) -> PyResult<
 }
 
 /// Longest encoding of a tensor's place, in bytes.
-const PLACE_LEN: usize = 64;
+pub(super) const PLACE_LEN: usize = 64;
 
 fn check_size(meta: &message::Response, pieces: &[(u32, Piece)], limits: &Limits) -> PyResult<()> {
     let body: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();

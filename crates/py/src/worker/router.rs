@@ -20,6 +20,8 @@ pub(super) enum Event {
     Cancel(u64),
     /// The window of this stream is open again.
     Room(u64),
+    /// A result of this call has come, and somebody waits for it.
+    Result(u64),
 }
 
 /// What waits for a thread of its handler. Bounded, because all requests of a worker are.

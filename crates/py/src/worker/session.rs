@@ -21,6 +21,7 @@ use super::flow::{Flows, Room};
 use super::inbox::{Inbox, Order, Received, Violation, Work};
 use super::life::{Phase, Phases};
 use super::link::Link;
+use super::made::{Made, Next, Outcome};
 use super::router::{Event, Router};
 use super::table::Row;
 use crate::errors::to_py;
@@ -31,6 +32,8 @@ pub(super) struct Session {
     pub(super) rows: Vec<Row>,
     pub(super) flows: Flows,
     asks: Arc<Asks>,
+    /// The calls that handlers have open.
+    pub(super) made: Made,
     ahead: Mutex<Ahead>,
     inbox: Mutex<Inbox>,
     /// What waits for the one thread of a serial worker.
@@ -55,6 +58,7 @@ impl Session {
             rows,
             flows: Flows::default(),
             asks: Arc::default(),
+            made: Made::default(),
             ahead: Mutex::default(),
             queue: Mutex::default(),
             router,
@@ -161,7 +165,7 @@ impl Session {
         let ask = self.asks.begin();
         py.detach(|| {
             self.link.send_detached(&Frame::with_meta(kind, ask.id, meta));
-            self.listen(&ask);
+            self.listen_for(&ask);
         });
         self.finish(py, &ask)
     }
@@ -176,7 +180,43 @@ impl Session {
                 return Err(to_py(py, &Error::new(Code::Unavailable, "the replica's runtime has gone")));
             }
             py.check_signals()?;
-            py.detach(|| self.listen(ask));
+            py.detach(|| self.listen_for(ask));
+        }
+    }
+
+    /// Waits for the next result of a call, with the interpreter's lock released; the end of one that is over.
+    ///
+    /// # Errors
+    /// What a signal raises.
+    pub(super) fn next_result(&self, py: Python<'_>, call: u64) -> PyResult<Outcome> {
+        loop {
+            match self.made.take(call, self.window()) {
+                Next::Part(outcome, credit) => {
+                    self.give_credit(py, call, credit);
+                    return Ok(outcome);
+                }
+                Next::Over => return Ok(Ok(None)),
+                Next::Nothing if self.has_ended() => {
+                    return Ok(Err(Error::new(Code::Unavailable, "the replica's runtime has gone")));
+                }
+                Next::Nothing => {}
+            }
+            py.check_signals()?;
+            self.link.flush(py);
+            py.detach(|| self.listen(|| self.made.is_answered(call), || self.made.wait(call, PATIENCE)));
+        }
+    }
+
+    /// Bytes of a call's results, or of a stream, that may be on their way.
+    pub(super) fn window(&self) -> u64 {
+        u64::try_from(self.link.window).unwrap_or(0)
+    }
+
+    /// Lets the runtime send more results of a call.
+    pub(super) fn give_credit(&self, py: Python<'_>, call: u64, credit: Option<u64>) {
+        if let Some(bytes) = credit {
+            self.link.push_detached(&Frame::with_meta(Kind::Credit, call, &message::Credit { bytes }));
+            self.link.flush(py);
         }
     }
 
@@ -218,16 +258,20 @@ impl Session {
         }
     }
 
+    fn listen_for(&self, ask: &Ask) {
+        self.listen(|| ask.is_answered(), || ask.wait(PATIENCE));
+    }
+
     /// Waits for some bytes, or for an answer that another thread reads.
-    fn listen(&self, ask: &Ask) {
+    fn listen(&self, is_answered: impl Fn() -> bool, wait: impl Fn()) {
         match self.inbox.try_lock() {
             Some(mut inbox) if self.router.is_none() => {
                 // Whoever read before may have read this answer, and nobody would send another byte.
-                if !ask.is_answered() {
+                if !is_answered() {
                     self.receive_into(&mut inbox, RecvFlags::empty());
                 }
             }
-            _ => ask.wait(PATIENCE),
+            _ => wait(),
         }
     }
 
@@ -265,6 +309,11 @@ impl Session {
                 }
             }
             Order::View(id, view) => self.answered(id, view),
+            Order::Result(id, part) => {
+                if self.made.put(id, part) {
+                    self.router.iter().for_each(|router| router.push(Event::Result(id)));
+                }
+            }
             Order::Forget(region) => self.link.memory.regions.forget(region),
             Order::Sleep => self.turn(Kind::Sleep, Phase::Awake, Phase::FallingAsleep),
             Order::Wake => self.turn(Kind::Wake, Phase::Asleep, Phase::Waking),

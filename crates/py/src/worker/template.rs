@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{GroupSpec, Limits, Needs};
+use anyserve_core::{GroupSpec, Limits, Needs, Upgrades};
 use anyserve_wire::{Decoder, Frame, Kind, message};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
@@ -180,6 +180,15 @@ fn groups_of(groups: &Bound<'_, PyAny>) -> PyResult<Vec<GroupSpec>> {
     groups.try_iter()?.map(|group| group_of(&group?)).collect()
 }
 
+/// What is wrong with upgrade rules, each `key=value -> key=value`; `None` if nothing is.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // Python calls it.
+pub(super) fn check_upgrades(rules: Vec<String>) -> Option<String> {
+    let wrong = Upgrades::parse(rules.iter().map(String::as_str)).err()?;
+    let cause = std::error::Error::source(&wrong).map(|cause| format!(": {cause}"));
+    Some(format!("{wrong}{}", cause.unwrap_or_default()))
+}
+
 fn group_of(group: &Bound<'_, PyAny>) -> PyResult<GroupSpec> {
     let seconds = |name: &str| -> PyResult<Option<Duration>> {
         let value: Option<f64> = group.getattr(name)?.extract()?;
@@ -200,6 +209,7 @@ fn group_of(group: &Bound<'_, PyAny>) -> PyResult<GroupSpec> {
         environment: pairs_of(&environment)?,
         python: python.map(Into::into),
         start_timeout: seconds("start_timeout_s")?,
+        upgrades: group.getattr("upgrades")?.extract()?,
     })
 }
 

@@ -27,7 +27,7 @@ def text(field, value):
 
 
 def frame(kind, meta=b""):
-    return HEADER.pack(b"AS", 3, kind, 0, 0, 0, len(meta), 0) + meta
+    return HEADER.pack(b"AS", 4, kind, 0, 0, 0, len(meta), 0) + meta
 
 
 def manifest(token):
@@ -129,7 +129,7 @@ def step(word, value):
     elif word == "bytes":
         line.sendall(bytes.fromhex(value))
     elif word == "huge":
-        line.sendall(HEADER.pack(b"AS", 3, MANIFEST, 0, 0, 0, int(value), 0))
+        line.sendall(HEADER.pack(b"AS", 4, MANIFEST, 0, 0, 0, int(value), 0))
     elif word == "ping":
         line.sendall(frame(PING))
     elif word == "order":
