@@ -1,8 +1,7 @@
 //! Many replicas as pure state machines: who is there, who serves what, and who gets a request.
 //!
-//! Events and an instant go in, answers and steps come out. The API server, its sockets, and a store that several of
-//! them share are **not in this version**: nothing here sends a byte, starts a task or reads a clock, and no other
-//! crate uses it yet.
+//! Events and an instant go in, answers and steps come out. Nothing here sends a byte, starts a task or reads a clock:
+//! that is what the API server is for, whose crate carries out what is decided here.
 //!
 //! ```text
 //!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing
@@ -35,5 +34,5 @@ pub use health::Health;
 pub use holders::{Candidate, Standing};
 pub use index::CapabilityIndex;
 pub use message::{Announce, Answer, Heartbeat, Load, MessageError, Offer};
-pub use registry::{Handle, Registry, ReplicaView};
+pub use registry::{Counts, Handle, OfferView, Registry, ReplicaView, Resolved};
 pub use route::{Call, Event, Route, Step, Target, UnexpectedEvent};
