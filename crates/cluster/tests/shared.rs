@@ -24,8 +24,8 @@ fn resolved(registry: &mut Registry, selector: &str, avoid: &[&str], now: Instan
     Some((found.replica.id.to_string(), found.capability.unwrap().to_string()))
 }
 
-fn named(id: &str, capability: &str) -> Option<(String, String)> {
-    Some((id.to_owned(), capability.to_owned()))
+fn named(id: &str, capability: &str) -> (String, String) {
+    (id.to_owned(), capability.to_owned())
 }
 
 #[test]
@@ -33,13 +33,13 @@ fn who_is_avoided_or_gone_is_not_resolved_and_who_is_ejected_only_at_last() {
     let (mut registry, now) = (registry(), Instant::now());
     registry.announce(&announce("a", 1, 1, &["type=x"]), now).unwrap();
     registry.announce(&announce("b", 1, 1, &["type=x,size=1"]), now).unwrap();
-    assert_eq!(resolved(&mut registry, "type=x", &[], now), named("a", "type=x"), "the most specific one");
-    assert_eq!(resolved(&mut registry, "type=x", &["a"], now), named("b", "size=1,type=x"));
+    assert_eq!(resolved(&mut registry, "type=x", &[], now), Some(named("a", "type=x")), "the most specific one");
+    assert_eq!(resolved(&mut registry, "type=x", &["a"], now), Some(named("b", "size=1,type=x")));
     assert_eq!(resolved(&mut registry, "type=x", &["a", "b", "c"], now), None);
     assert_eq!(resolved(&mut registry, "type=y", &[], now), None);
     registry.eject(registry.view("a").unwrap().handle, now);
-    assert_eq!(resolved(&mut registry, "type=x", &[], now), named("b", "size=1,type=x"));
-    assert_eq!(resolved(&mut registry, "type=x", &["b"], now), named("a", "type=x"));
+    assert_eq!(resolved(&mut registry, "type=x", &[], now), Some(named("b", "size=1,type=x")));
+    assert_eq!(resolved(&mut registry, "type=x", &["b"], now), Some(named("a", "type=x")));
     assert_eq!(resolved(&mut registry, "type=x", &[], now + LEASE), None);
 }
 
@@ -118,7 +118,7 @@ fn a_replica_that_was_taken_over_is_understood_when_it_comes_itself() {
     assert_eq!(registry.heartbeat(&heartbeat("a", 1, 10, 3, 1), now), Ok(Answer::Accepted));
     assert_eq!(registry.adopt(&announce("a", 1, 9, &["type=y"]), 4, now), Ok(Answer::Outdated { latest: 10 }));
     assert_eq!(registry.adopt(&announce("a", 0, 99, &["type=y"]), 1, now), Ok(Answer::StaleEpoch { latest: 1 }));
-    assert_eq!(resolved(&mut registry, "type=x", &[], now), named("a", "type=x"));
+    assert_eq!(resolved(&mut registry, "type=x", &[], now), Some(named("a", "type=x")));
 }
 
 #[test]

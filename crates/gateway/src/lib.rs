@@ -12,6 +12,14 @@
 //!
 //! It decides nothing: who gets a request is decided in `anyserve_cluster`, and this crate carries it out.
 
+mod config;
+mod control;
 mod fleet;
+mod gateway;
+mod pages;
+mod registry;
+pub mod store;
 
-pub use fleet::Fleet;
+pub use config::GatewayConfig;
+pub use fleet::{Counted, Counters, Fleet, GrpcProber, Prober};
+pub use gateway::Gateway;

@@ -36,5 +36,6 @@ mod unary;
 pub(crate) use generated::Generated;
 pub(crate) use metadata::Metadata;
 pub(crate) use status::refusal;
+pub use status::status as status_of;
 pub(crate) use stream::stream_infer;
 pub(crate) use unary::infer;
