@@ -91,16 +91,14 @@ impl Fleet {
         Ok(answer)
     }
 
-    /// A replica says here that it is there.
+    /// A replica says here that it is there. It is to announce itself if the store does not know enough to tell others.
     ///
     /// # Errors
     /// [`MessageError`] if it does not fit the announcement; nothing is changed then.
     pub fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Answer, MessageError> {
         let answer = self.with(|registry, now| registry.heartbeat(heartbeat, now))?;
-        if answer == Answer::Accepted {
-            self.store.heard(Said::Beat(heartbeat));
-        }
-        Ok(answer)
+        let told = answer != Answer::Accepted || self.store.heard(Said::Beat(heartbeat));
+        Ok(if told { answer } else { Answer::AnnounceAgain })
     }
 
     /// A replica says here that it goes.

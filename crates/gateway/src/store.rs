@@ -2,9 +2,20 @@
 //!
 //! No request ever waits for it. What is heard is noted and written later; a store that is gone is tried again.
 
-use std::fmt;
+mod config;
+mod entry;
+mod etcd;
+mod mirror;
 
-use anyserve_cluster::{Announce, Heartbeat};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyserve_cluster::{Announce, Heartbeat, RegistryConfig};
+
+use crate::Fleet;
+
+pub use config::{EtcdConfig, StoreConfig, StoreError};
 
 /// What a replica said here, and the registry wrote down.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,11 +46,27 @@ pub enum StoreState {
 
 /// Where API servers share what they hear.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// A replica said something here. It returns at once.
-    fn heard(&self, said: Said<'_>);
+    /// A replica said something here. It returns at once; false if others cannot be told, because what the replica
+    /// announced is not known here.
+    fn heard(&self, said: Said<'_>) -> bool;
 
     /// Whether others see it.
     fn state(&self) -> StoreState;
+}
+
+/// What has to be run for a store, for as long as the API server runs.
+#[derive(Debug)]
+pub struct Driver(Option<etcd::Driver>);
+
+/// The store of this configuration, and what runs it. Nothing is connected yet.
+pub fn open(config: StoreConfig, registry: &RegistryConfig) -> (Arc<dyn Store>, Driver) {
+    match config {
+        StoreConfig::Memory => (Arc::new(Memory), Driver(None)),
+        StoreConfig::Etcd(config) => {
+            let (store, driver) = etcd::open(config, registry, Instant::now());
+            (store, Driver(Some(driver)))
+        }
+    }
 }
 
 /// No store: this is the only API server.
@@ -59,10 +86,27 @@ impl StoreState {
     }
 }
 
+// === impl Driver ===
+
+impl Driver {
+    /// Writes what is heard and reads what the others write, for as long as it is polled: it never ends.
+    ///
+    /// # Cancel safety
+    /// Dropping it ends everything that is under way. What the store knows ends with its leases there.
+    pub async fn run(self, fleet: Arc<Fleet>) {
+        match self.0 {
+            Some(driver) => driver.run(fleet).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 // === impl Memory ===
 
 impl Store for Memory {
-    fn heard(&self, _: Said<'_>) {}
+    fn heard(&self, _: Said<'_>) -> bool {
+        true
+    }
 
     fn state(&self) -> StoreState {
         StoreState::Memory
