@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
     ("objects", &["proto", "client", "core"]),
-    ("node", &["server", "worker", "objects", "shm", "core"]),
+    ("node", &["gateway", "server", "worker", "objects", "cluster", "client", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];
