@@ -55,6 +55,10 @@ overhead *flags:
 objects *flags:
     python benchmarks/objects.py {{ flags }}
 
+# Workers that come and go, measured: the third part of benchmarks/README.md
+workers *flags:
+    python benchmarks/workers.py {{ flags }}
+
 # Regenerate the code of proto/ that is checked in
 gen-proto:
     cargo run --package anyserve-proto --example generate

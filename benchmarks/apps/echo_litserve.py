@@ -25,7 +25,8 @@ class Echo(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Echo(), accelerator="cpu", devices=1, workers_per_device=1)
+    restarts = "--restart-workers" in sys.argv
+    server = litserve.LitServer(Echo(), accelerator="cpu", devices=1, workers_per_device=1, restart_workers=restarts)
     server.run(
         host="127.0.0.1",
         port=int(sys.argv[1]),

@@ -74,9 +74,12 @@ def _mosec(app: str) -> Callable[[Place], Command]:
     return start
 
 
-def _litserve(place: Place) -> Command:
-    python = environment("litserve", ("litserve", "numpy")) / "bin" / "python"
-    return Command([str(python), str(APPS / "echo_litserve.py"), str(place.ports[0])])
+def _litserve(*options: str) -> Callable[[Place], Command]:
+    def start(place: Place) -> Command:
+        python = environment("litserve", ("litserve", "numpy")) / "bin" / "python"
+        return Command([str(python), str(APPS / "echo_litserve.py"), str(place.ports[0]), *options])
+
+    return start
 
 
 def triton_environment() -> Path:
@@ -167,5 +170,13 @@ PEERS = (
     Peer("triton", "(d) Triton, python backend", _ECHO, triton),
     Peer("mlserver", "(e) MLServer, 1 worker", _SMALL, _mlserver(1)),
     Peer("mlserver0", "(e) MLServer, in process", _SMALL, _mlserver(0)),
-    Peer("litserve", "(f) LitServe", _SMALL, _litserve, "HTTP", "/predict", "json"),
+    Peer("litserve", "(f) LitServe", _SMALL, _litserve(), "HTTP", "/predict", "json"),
 )
+
+RESTARTING = (
+    Peer("mosec", "mosec", _ECHO, _mosec("echo_mosec.py"), protocol="HTTP", path="/inference"),
+    Peer(
+        "litserve", "LitServe, restart_workers=True", _SMALL, _litserve("--restart-workers"), "HTTP", "/predict", "json"
+    ),
+)
+"""Peers whose one worker is to be killed."""

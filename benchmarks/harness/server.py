@@ -35,6 +35,16 @@ class Server:
         """The port requests go to."""
         return self._place.ports[0]
 
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def __enter__(self) -> Self:
         command = self.peer.start(self._place)
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +91,28 @@ class Server:
                 raise PeerUnavailable(f"no answer after {_START_TIMEOUT_S:.0f} s")
             time.sleep(0.1)
 
+    def wait_until_it_listens(self) -> None:
+        """Return once its port takes connections.
+
+        Raises:
+            PeerUnavailable: the process ended, or did not listen in time.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _listens(self.port):
+            if not self.runs():
+                raise PeerUnavailable(f"ended while starting: {self._last_line()}")
+            if time.monotonic() > deadline:
+                raise PeerUnavailable(f"it did not listen after {_START_TIMEOUT_S:.0f} s")
+            time.sleep(0.05)
+
     def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it wrote nothing"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports() -> tuple[int, int, int]:

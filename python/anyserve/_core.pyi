@@ -741,13 +741,15 @@ class Call:
 
 @final
 class Client:
-    """A connection to one server, for any number of threads and event loops, across forks too.
+    """A way to one server, or to whichever replica serves a call, for any number of threads and event loops.
 
-    Methods that begin with ``start_`` return at once; the answer goes to the future, through the mailbox that the
-    future's loop watches. The others wait, without the GIL.
+    It works across forks too. Methods that begin with ``start_`` return at once; the answer goes to the future, through
+    the mailbox that the future's loop watches. The others wait, without the GIL.
 
     Args:
-        endpoint: ``host:port``, or ``http://…`` or ``https://…``.
+        endpoint: ``host:port``, or ``http://…`` or ``https://…``; either this or `api_servers`.
+        api_servers: the endpoints of those who name replicas.
+        capability: what is asked for where a question does not say it.
         tls_ca: PEM certificates of those who may have signed the server's; by default the system's.
         tls_identity: own certificate and key, both PEM.
 
@@ -756,11 +758,24 @@ class Client:
     """
 
     def __new__(
-        cls, endpoint: str, *, tls_ca: bytes | None = None, tls_identity: tuple[bytes, bytes] | None = None
+        cls,
+        endpoint: str | None = None,
+        *,
+        api_servers: Sequence[str] = ...,
+        capability: dict[str, Any] | None = None,
+        tls_ca: bytes | None = None,
+        tls_identity: tuple[bytes, bytes] | None = None,
     ) -> Client: ...
     @property
-    def endpoint(self) -> str:
-        """The server as ``host:port``, with ``https://`` in front if the connection is encrypted."""
+    def endpoint(self) -> str | None:
+        """The server as ``host:port``, with ``https://`` in front if the connection is encrypted.
+
+        ``None`` while no replica was found.
+        """
+
+    @property
+    def replica_id(self) -> str | None:
+        """The name of the replica that was found last; ``None`` where none was looked for."""
 
     def infer(self, call: Call) -> ModelInferResponse:
         """Send a call and wait for its answer."""
@@ -785,11 +800,21 @@ class Client:
     ) -> Pending:
         """Ask whether the server or a model takes requests."""
 
-    def metadata(self, model: tuple[str, str], timeout_s: float | None) -> dict[str, Any]:
-        """Give name, versions, platform, inputs and outputs of a model, ``(name, version)``."""
+    def metadata(
+        self, model: tuple[str, str], timeout_s: float | None, capability: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Give name, versions, platform, inputs and outputs of a model, ``(name, version)``.
+
+        Where a replica is to be found, it is one that serves `capability`.
+        """
 
     def start_metadata(
-        self, model: tuple[str, str], timeout_s: float | None, future: Future[dict[str, Any]], mailbox: Mailbox
+        self,
+        model: tuple[str, str],
+        timeout_s: float | None,
+        future: Future[dict[str, Any]],
+        mailbox: Mailbox,
+        capability: dict[str, Any] | None = None,
     ) -> Pending:
         """Ask what a model is like."""
 

@@ -1,7 +1,8 @@
 """Clients of a replica, and of any other server that speaks KServe v2 over gRPC.
 
-`Client` blocks, `AsyncClient` is awaited; they take the same arguments and raise the same exceptions. What may be given
-for an input, and which datatype it gets, stands at `Client.infer`.
+A client goes to one server, ``endpoint=``, or to whichever replica serves a call, found through API servers,
+``api_server=``. `Client` blocks, `AsyncClient` is awaited; they take the same arguments and raise the same exceptions.
+What may be given for an input, and which datatype it gets, stands at `Client.infer`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from anyserve.errors import AnyServeError, InvalidInput
 __all__ = ["AsyncClient", "AsyncResultStream", "Client", "InferResult", "ResultStream"]
 
 _Path: TypeAlias = str | PathLike[str]
+_Model: TypeAlias = tuple[str, str, str | None]
+"""Name, version, and the capability that is asked for."""
 
 
 class _Base:
@@ -28,63 +31,100 @@ class _Base:
         self,
         endpoint: str | None = None,
         *,
-        api_server: str | None = None,
+        api_server: str | Sequence[str] | None = None,
         capability: Mapping[str, Any] | None = None,
         tls_ca: _Path | None = None,
         tls_cert: _Path | None = None,
         tls_key: _Path | None = None,
     ) -> None:
-        if api_server is not None or capability is not None:
-            raise InvalidInput(
-                "discovery through api_server= and capability= comes with the API server: give endpoint='host:port' of "
-                "a replica, and the capability with the call, as in client.infer({'type': 'echo'}, …)"
-            )
-        if not isinstance(endpoint, str):
-            raise InvalidInput("a client needs endpoint='host:port', for example endpoint='localhost:8000'")
+        self._api_servers = _api_servers(endpoint, api_server)
+        self._capability = _capability(capability, self._api_servers)
         if (tls_cert is None) != (tls_key is None):
             raise InvalidInput("tls_cert and tls_key belong together: give both, or neither")
-        identity = None if tls_cert is None or tls_key is None else (_pem(tls_cert), _pem(tls_key))
-        self._core = _core.Client(endpoint, tls_ca=None if tls_ca is None else _pem(tls_ca), tls_identity=identity)
-        self._declared: dict[tuple[str, str], Mapping[str, str]] = {}
+        self._core = _core.Client(
+            endpoint,
+            api_servers=self._api_servers,
+            capability=self._capability,
+            tls_ca=None if tls_ca is None else _pem(tls_ca),
+            tls_identity=None if tls_cert is None or tls_key is None else (_pem(tls_cert), _pem(tls_key)),
+        )
+        self._declared: dict[_Model, Mapping[str, str]] = {}
 
     @property
-    def endpoint(self) -> str:
-        """Where calls go: ``host:port``, with ``https://`` in front if the connection is encrypted."""
+    def endpoint(self) -> str | None:
+        """Where calls go: ``host:port``, with ``https://`` in front if the connection is encrypted.
+
+        With API servers it is where the last call went, and ``None`` before the first.
+        """
         return self._core.endpoint
 
     @property
-    def mode(self) -> Literal["direct"]:
-        """How the replica was found: ``"direct"`` by its endpoint."""
-        return "direct"
+    def mode(self) -> Literal["direct", "discovery"]:
+        """How replicas are found: ``"direct"`` by the endpoint, ``"discovery"`` through API servers."""
+        return "discovery" if self._api_servers else "direct"
 
     @property
     def replica_id(self) -> str | None:
-        """Which replica the API server chose; ``None`` in direct mode, where nobody chose."""
-        return None
+        """Which replica the last call went to; ``None`` before the first, and in direct mode, where nobody chose."""
+        return self._core.replica_id
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(endpoint={self.endpoint!r})"
+        if not self._api_servers:
+            return f"{type(self).__name__}(endpoint={self.endpoint!r})"
+        return f"{type(self).__name__}(api_server={self._api_servers!r}, capability={self._capability!r})"
+
+    def _asked_for(self, target: Target, capability: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Give the capability of a call: its own or, where it has none, the client's."""
+        return self._capability if capability is None and not isinstance(target, Mapping) else capability
 
     def _remember(self, asked: Request, metadata: Mapping[str, Any]) -> Mapping[str, str]:
         declared = {name: datatype for name, datatype, _ in metadata["inputs"]}
-        self._declared[asked.model, asked.version] = declared
+        self._declared[_key(asked)] = declared
         return declared
 
     def _known(self, asked: Request) -> Mapping[str, str] | None:
         """Give the declared datatypes that a call needs; ``None`` if the server must be asked for them."""
         if not asked.weak() or not asked.model:
             return {}
-        return self._declared.get((asked.model, asked.version))
+        return self._declared.get(_key(asked))
 
     def _undeclared(self, asked: Request, error: AnyServeError) -> Mapping[str, str]:
         # Whatever is wrong, the call itself gets to the bottom of it. What does not pass by itself is not asked again.
         if error.code in ("NOT_FOUND", "NO_CAPABILITY", "UNSUPPORTED"):
-            self._declared[asked.model, asked.version] = {}
+            self._declared[_key(asked)] = {}
         return {}
 
     def _forget(self, asked: Request) -> None:
         # The app behind the endpoint may be another by now, with other datatypes.
-        self._declared.pop((asked.model, asked.version), None)
+        self._declared.pop(_key(asked), None)
+
+
+def _key(asked: Request) -> _Model:
+    # What a model takes is a matter of who serves it.
+    return asked.model, asked.version, None if asked.capability is None else repr(sorted(asked.capability.items()))
+
+
+def _api_servers(endpoint: str | None, given: str | Sequence[str] | None) -> list[str]:
+    if (endpoint is None) == (given is None):
+        raise InvalidInput(
+            "a client needs endpoint='host:port' of a replica, for example endpoint='localhost:8000', or "
+            "api_server='http://host:port' to find one, and not both"
+        )
+    if endpoint is not None and not isinstance(endpoint, str):
+        raise InvalidInput(f"endpoint is {endpoint!r}: it is a str such as 'localhost:8000'")
+    servers = [given] if isinstance(given, str) else list(given or ())
+    if given is not None and not (servers and all(isinstance(server, str) for server in servers)):
+        raise InvalidInput(f"api_server is {given!r}: it is a str such as 'http://localhost:8080', or a list of them")
+    return servers
+
+
+def _capability(given: Mapping[str, Any] | None, api_servers: list[str]) -> dict[str, Any] | None:
+    if given is not None and not api_servers:
+        raise InvalidInput(
+            "capability= belongs to api_server=: with an endpoint give it with the call, as in "
+            "client.infer({'type': 'echo'}, …)"
+        )
+    return None if given is None else dict(given)
 
 
 def _pem(path: _Path) -> bytes:
@@ -97,25 +137,32 @@ def _pem(path: _Path) -> bytes:
 class Client(_Base):
     """A client that blocks. Threads may share one; each call waits on its own.
 
-    Nothing is sent before the first call, which connects; a lost connection is made again by the next call. Nothing is
-    sent twice. A process made by `os.fork` may go on using it.
+    Nothing is sent before the first call, which connects; a lost connection is made again by the next call. A process
+    made by `os.fork` may go on using it.
+
+    With ``endpoint=`` every call goes to that server, and nothing is sent twice. With ``api_server=`` a call goes to a
+    replica that serves it: an API server names one, which is used as long as it is believed to be there, also while no
+    API server answers. A call that a replica did not begin (it could not be reached, or it refused the call as one that
+    leaves, starts or does not serve it) goes to another one; a call that broke in the midst does not.
 
     Args:
         endpoint: ``"localhost:8000"``, ``"[::1]:8000"``, ``"http://…"``, or ``"https://…"`` for TLS.
-        api_server: comes with the API server; refused until then.
-        capability: likewise; a capability is given with each call.
+        api_server: instead of `endpoint`: one API server, or several that stand in for one another.
+        capability: with `api_server`: what serves every call that does not say a capability itself. Without it, the
+            target of each call decides.
         tls_ca: file with the PEM certificates that may have signed the server's; by default the system's.
         tls_cert: file with the own PEM certificate, for servers that ask for one; together with `tls_key`.
         tls_key: file with the key of `tls_cert`, PEM.
 
     Raises:
-        InvalidInput: no endpoint, one that cannot be understood, or unusable TLS files.
+        InvalidInput: neither endpoint nor API server, or both, one that cannot be understood, or unusable TLS files.
 
     Example::
 
         with Client(endpoint="localhost:8000") as client:
             result = client.infer("echo", {"text": ["hello"]}, timeout_s=5)
             print(result["output_text"])
+        client = Client(api_server="http://localhost:8080", capability={"type": "echo"})
     """
 
     def infer(  # noqa: PLR0913 - the arguments of a call, by their names
@@ -161,7 +208,7 @@ class Client(_Base):
         """
         asked = request(
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
-            outputs=outputs, capability=capability,
+            outputs=outputs, capability=self._asked_for(target, capability),
         )  # fmt: skip
         call = self._call(asked)
         try:
@@ -196,13 +243,15 @@ class Client(_Base):
         """
         asked = request(
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
-            outputs=outputs, capability=capability,
+            outputs=outputs, capability=self._asked_for(target, capability),
         )  # fmt: skip
         call = self._call(asked)
         return ResultStream(self._core.stream(call))
 
     def is_live(self, *, timeout_s: float | None = 5) -> bool:
         """Tell whether a server answers at the endpoint and says that it lives.
+
+        With API servers it is a replica that serves the client's capability or, where it has none, an API server.
 
         Raises:
             AnyServeError: a server that answers with anything else than yes or no.
@@ -246,7 +295,8 @@ class Client(_Base):
         if known is not None:
             return asked.call(known, asked.timeout_s)
         try:
-            declared = self._remember(asked, self._core.metadata((asked.model, asked.version), asked.timeout_s))
+            metadata = self._core.metadata((asked.model, asked.version), asked.timeout_s, asked.capability)
+            declared = self._remember(asked, metadata)
         except AnyServeError as error:
             declared = self._undeclared(asked, error)
         return asked.call(declared, asked.remaining())
@@ -294,7 +344,7 @@ class AsyncClient(_Base):
         """Ask for one inference. Arguments, result and exceptions are those of `Client.infer`."""
         asked = request(
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
-            outputs=outputs, capability=capability,
+            outputs=outputs, capability=self._asked_for(target, capability),
         )  # fmt: skip
         call = await self._call(asked)
         try:
@@ -326,7 +376,7 @@ class AsyncClient(_Base):
         """
         asked = request(
             target, inputs, timeout_s=timeout_s, id=id, parameters=parameters, headers=headers, version=version,
-            outputs=outputs, capability=capability,
+            outputs=outputs, capability=self._asked_for(target, capability),
         )  # fmt: skip
 
         async def open_stream() -> _core.Responses:
@@ -378,7 +428,10 @@ class AsyncClient(_Base):
         if known is not None:
             return asked.call(known, asked.timeout_s)
         try:
-            metadata = await self.metadata(asked.model, version=asked.version, timeout_s=asked.timeout_s)
+            named, start = (asked.model, asked.version), self._core.start_metadata
+            metadata: dict[str, Any] = await LOOPS.answer(
+                lambda future, mailbox: start(named, asked.timeout_s, future, mailbox, asked.capability)
+            )
             declared = self._remember(asked, metadata)
         except AnyServeError as error:
             declared = self._undeclared(asked, error)

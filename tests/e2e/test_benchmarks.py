@@ -17,3 +17,14 @@ def test_the_benchmark_of_the_object_plane_measures_all_that_it_needs_no_install
     measured = {cells[0].removeprefix("| "): cells[1:] for cells in tables}
     assert {"1 KiB", "1 MiB", "16 KiB"} <= set(measured)
     assert all(all(cell.strip(" |") for cell in cells) for size, cells in measured.items() if size.endswith("iB"))
+
+
+def test_the_benchmark_of_workers_measures_all_that_it_needs_no_installation_for():
+    quick = ["--rounds", "1", "--samples", "1", "--no-heavy", "--peers", "--anyserve", BIN / "anyserve"]
+    done = run(sys.executable, BENCHMARKS / "workers.py", *quick)
+    assert done.returncode == 0, done.stderr
+    tables = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    measured = {cells[0]: cells[1:] for cells in tables}
+    states = {"request to answer: ready", "asleep", "stopped after use", "never started", "starts per second"}
+    assert states <= set(measured)
+    assert all(len(measured[state]) == 2 and all(measured[state]) for state in states)

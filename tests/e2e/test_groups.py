@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -294,3 +296,52 @@ def test_a_drained_replica_says_when_it_is_safe_to_stop(replica, calls):
     held.result(WATCHDOG_S)
     status, body = served.http("/admin/drain", method="POST")
     assert (status, json.loads(body)["safe_to_stop"]) == (200, True)
+
+
+def test_a_sleeping_worker_that_hangs_is_replaced_when_it_is_asked_for(replica, calls):
+    served = replica(*GROUPS, "--ping-timeout-s", "1")
+    ask = calls(served)
+    first = int(ask.now("sleeper")["pid"][0])
+    ask.now("one")
+    assert states(served, "sleeper") == ["asleep"]
+    os.kill(first, signal.SIGSTOP)
+    assert int(ask.now("sleeper")["pid"][0]) != first
+    assert_gone({first})
+
+
+# === interpreters ===
+
+ELSEWHERE = """
+import sys
+from anyserve import AnyServe, Worker
+
+app = AnyServe()
+
+@app.capability(type="here")
+def here(name: str):
+    return {{"prefix": [sys.prefix], "engine": [str("engine" in sys.modules)]}}
+
+@app.worker(capabilities=[{{"type": "there"}}], python={python!r})
+class There(Worker):
+    def on_start(self):
+        import engine
+        self.engine = engine
+
+    def handle(self, name: str):
+        return {{"prefix": [sys.prefix], "engine": [self.engine.RELEASE]}}
+"""
+
+
+def test_a_group_runs_with_its_own_interpreter_and_what_is_installed_there(replica, calls, tmp_path):
+    other = tmp_path / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(other)], check=True)
+    (packages,) = other.glob("lib/python*/site-packages")
+    (packages / "engine.py").write_text("RELEASE = 'only there'\n")
+    (packages / "ours.pth").write_text(
+        "\n".join(path for path in sys.path if path.endswith(("site-packages", "python")))
+    )
+    app = tmp_path / "app.py"
+    app.write_text(ELSEWHERE.format(python=str(other / "bin" / "python")))
+    ask = calls(replica(f"{app}:app"))
+    assert (ask.text("here", "prefix"), ask.text("here", "engine")) == (sys.prefix, "False")
+    assert (ask.text("there", "prefix"), ask.text("there", "engine")) == (str(other), "only there")

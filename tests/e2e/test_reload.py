@@ -1,13 +1,16 @@
 """An app that is loaded again while it serves."""
 
 import json
+import os
 import re
+import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from anyserve import Client
-from tests.e2e.replicas import until
+from tests.e2e.replicas import children, name_of, until
 
 APP = """
 import os
@@ -124,3 +127,49 @@ def test_an_app_whose_workers_are_all_started_on_demand_is_loaded_again_without_
     assert (status, json.loads(body)["generation"]) == (200, 2)
     with Client(served.endpoint) as client:
         assert client.infer("shout", {"text": ["hi"]}, timeout_s=30)["text"][0] == b"HI"
+
+
+def test_a_template_that_dies_while_it_loads_the_app_again_leaves_the_old_workers(replica, app, tmp_path):
+    served = replica(f"{app}:app", "--resources", "token=2")
+    gate = tmp_path / "gate"
+    write(app, 2)
+    app.write_text(
+        f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n" + app.read_text()
+    )
+    before = templates(served)
+    with ThreadPoolExecutor(1) as pool, Client(served.endpoint) as client:
+        ordered = pool.submit(served.http, "/admin/reload", method="POST")
+        (loading,) = until(lambda: templates(served) - before, "the template that loads the app")
+        os.kill(loading, signal.SIGKILL)
+        status, body = ordered.result()
+        assert status == 503, body
+        assert (version(client), version(client, "token")) == (1, 1)
+        gate.touch()
+        assert served.http("/admin/reload", method="POST")[0] == 200
+        assert version(client) == 2
+
+
+def test_loads_of_the_app_and_scales_at_once_end_with_one_app_and_all_workers(replica, app):
+    served = replica(f"{app}:app", "--resources", "token=2")
+    write(app, 2)
+    orders = [
+        "/admin/reload",
+        "/admin/groups/default/scale?workers=3",
+        "/admin/reload",
+        "/admin/groups/default/scale?workers=2",
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [status for status, _ in pool.map(lambda path: served.http(path, method="POST"), orders)]
+    assert 200 in statuses
+    assert set(statuses) <= {200, 429, 503}, "done, another load is under way, or a later order counts"
+    with Client(served.endpoint) as client:
+        until(lambda: version(client) == 2, "the new app")
+        status, _ = served.http("/admin/groups/default/scale?workers=2", method="POST")
+        assert status == 200
+        until(lambda: len(served.workers()) == 3, "two of the default group and one with a token")
+        assert version(client, "token") == 2
+
+
+def templates(served):
+    """The processes that have loaded the app, or do so."""
+    return {pid for pid in children(served.process.pid) if name_of(pid) != "anyserve-worker"}

@@ -55,7 +55,8 @@ def test_every_option_reaches_the_runtime_under_its_name(served):
         "host": "0.0.0.0", "port": 0, "workers": 2, "log_level": "debug", "grace_s": 1.5, "config": "a.toml",
         "python": "/p", "max_message_mb": 64, "server_id": "triton", "max_queue": 8, "start_timeout_s": 9.0,
         "ping_timeout_s": 3.0, "overrun_grace_s": 2.5, "quarantine_ttl_s": 60.0, "sequence_idle_s": 5.0,
-        "admin_token": "secret", "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
+        "admin_token": "secret", "replica_id": "a", "advertise": "h:1", "cluster_token": "other",
+        "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
     assert cli.run(["serve", "mod:create", "--factory", "--client-shm", *flags]) == 0
@@ -72,10 +73,19 @@ def test_shares_of_tenants_are_flags_or_a_variable_and_none_leave_it_to_the_file
     assert served == [{**target, "tenant_weight": ["a=3", "b=2"]}, {**target, "tenant_weight": ["a=3,b=2"]}, target]
 
 
-def test_a_token_of_a_variable_is_passed_on_and_not_shown(served, monkeypatch, capsys):
-    monkeypatch.setenv("ANYSERVE_ADMIN_TOKEN", "secret")
+def test_api_servers_are_flags_or_a_variable(served, monkeypatch):
+    assert cli.run(["mod:app", "--api-server", "http://a:1", "--api-server", "b:2"]) == 0
+    monkeypatch.setenv("ANYSERVE_API_SERVER", "http://a:1,b:2")
     assert cli.run(["mod:app"]) == 0
-    assert served == [{"target": "mod:app", "admin_token": "secret"}]
+    target = {"target": "mod:app"}
+    assert served == [{**target, "api_server": ["http://a:1", "b:2"]}, {**target, "api_server": ["http://a:1,b:2"]}]
+
+
+@pytest.mark.parametrize("name", ["admin_token", "cluster_token"])
+def test_a_token_of_a_variable_is_passed_on_and_not_shown(served, monkeypatch, capsys, name):
+    monkeypatch.setenv(f"ANYSERVE_{name.upper()}", "secret")
+    assert cli.run(["mod:app"]) == 0
+    assert served == [{"target": "mod:app", name: "secret"}]
     assert cli.run(["serve", "--help"]) == 0
     assert "secret" not in capsys.readouterr().out
 

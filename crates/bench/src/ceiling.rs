@@ -3,7 +3,6 @@
 //! What it reaches is the ceiling for any server built on the same transport. It knows no models,
 //! checks nothing and starts no workers; everything but inference is `UNIMPLEMENTED`.
 
-use std::future::Future;
 use std::io;
 use std::iter;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,27 +12,18 @@ use anyserve_proto::inference::grpc_inference_service_server::{GrpcInferenceServ
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::model_infer_response::InferOutputTensor;
-use anyserve_proto::inference::{
-    CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
-    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
-    LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
-    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
-    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
-    TraceSettingResponse,
-};
+use anyserve_proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use futures_util::stream::{self, Stream, StreamExt};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-const STREAM_WINDOW: u32 = 32 << 20;
-const CONNECTION_WINDOW: u32 = 256 << 20;
-const MAX_FRAME: u32 = 1 << 20;
+use crate::forward::Forward;
+use crate::inference_only::inference_only;
+
+pub(crate) const STREAM_WINDOW: u32 = 32 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 256 << 20;
+pub(crate) const MAX_FRAME: u32 = 1 << 20;
 
 /// The most answers to one request of a stream.
 const MAX_ANSWERS: usize = 1_000_000;
@@ -43,6 +33,8 @@ const MAX_ANSWERS: usize = 1_000_000;
 pub struct Ceiling {
     incoming: TcpIncoming,
     address: SocketAddr,
+    /// Where everything is passed on to, if it is.
+    upstream: Option<String>,
 }
 
 /// The service: outputs are the inputs, named `output_<name>`.
@@ -66,7 +58,12 @@ impl Ceiling {
         let address = address.to_socket_addrs()?.next().ok_or_else(unresolved)?;
         let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
         let address = incoming.local_addr()?;
-        Ok(Self { incoming, address })
+        Ok(Self { incoming, address, upstream: None })
+    }
+
+    /// The same, but an empty proxy: every call is decoded, and passed on to a server.
+    pub fn in_front_of(self, upstream: Option<String>) -> Self {
+        Self { upstream, ..self }
     }
 
     /// The address bound, with the port the system chose.
@@ -77,96 +74,46 @@ impl Ceiling {
     /// Serves until the future is dropped.
     ///
     /// # Errors
-    /// The listener failed.
+    /// The listener failed, or the upstream is no address.
     /// # Cancel safety
     /// Dropping the future closes the listener; connections end with the runtime.
-    pub fn serve(self) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send {
-        let service = GrpcInferenceServiceServer::new(Echo)
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX);
-        Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(MAX_FRAME)
-            .add_service(service)
-            .serve_with_incoming(self.incoming)
+    pub async fn serve(self) -> Result<(), tonic::transport::Error> {
+        match self.upstream {
+            None => serve(self.incoming, Echo).await,
+            Some(upstream) => serve(self.incoming, Forward::try_new(&upstream)?).await,
+        }
     }
+}
+
+async fn serve(incoming: TcpIncoming, service: impl GrpcInferenceService) -> Result<(), tonic::transport::Error> {
+    let service = GrpcInferenceServiceServer::new(service)
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .add_service(service)
+        .serve_with_incoming(incoming)
+        .await
 }
 
 // === impl Echo ===
 
-/// Implements the service with the given methods and refuses the listed ones.
-macro_rules! implement_service {
-    ({ $($implemented:tt)* } $($refused:ident($request:ident) -> $response:ident;)*) => {
-        #[tonic::async_trait]
-        impl GrpcInferenceService for Echo {
-            $($implemented)*
-            $(
-                async fn $refused(
-                    &self,
-                    _: Request<$request>,
-                ) -> Result<Response<$response>, Status> {
-                    Err(Status::unimplemented("the ceiling server only echoes"))
-                }
-            )*
-        }
-    };
-}
-
-implement_service! {
-    {
-        async fn server_live(
-            &self,
-            _: Request<ServerLiveRequest>,
-        ) -> Result<Response<ServerLiveResponse>, Status> {
-            Ok(Response::new(ServerLiveResponse { live: true }))
-        }
-
-        async fn server_ready(
-            &self,
-            _: Request<ServerReadyRequest>,
-        ) -> Result<Response<ServerReadyResponse>, Status> {
-            Ok(Response::new(ServerReadyResponse { ready: true }))
-        }
-
-        async fn model_infer(
-            &self,
-            request: Request<ModelInferRequest>,
-        ) -> Result<Response<ModelInferResponse>, Status> {
-            Ok(Response::new(echo(request.into_inner())))
-        }
-
-        type ModelStreamInferStream = Answers;
-
-        async fn model_stream_infer(
-            &self,
-            request: Request<Streaming<ModelInferRequest>>,
-        ) -> Result<Response<Answers>, Status> {
-            Ok(Response::new(Box::pin(request.into_inner().flat_map(answers))))
-        }
+inference_only!(Echo, {
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        Ok(Response::new(echo(request.into_inner())))
     }
-    model_ready(ModelReadyRequest) -> ModelReadyResponse;
-    server_metadata(ServerMetadataRequest) -> ServerMetadataResponse;
-    model_metadata(ModelMetadataRequest) -> ModelMetadataResponse;
-    model_config(ModelConfigRequest) -> ModelConfigResponse;
-    model_statistics(ModelStatisticsRequest) -> ModelStatisticsResponse;
-    repository_index(RepositoryIndexRequest) -> RepositoryIndexResponse;
-    repository_model_load(RepositoryModelLoadRequest) -> RepositoryModelLoadResponse;
-    repository_model_unload(RepositoryModelUnloadRequest) -> RepositoryModelUnloadResponse;
-    system_shared_memory_status(SystemSharedMemoryStatusRequest)
-        -> SystemSharedMemoryStatusResponse;
-    system_shared_memory_register(SystemSharedMemoryRegisterRequest)
-        -> SystemSharedMemoryRegisterResponse;
-    system_shared_memory_unregister(SystemSharedMemoryUnregisterRequest)
-        -> SystemSharedMemoryUnregisterResponse;
-    cuda_shared_memory_status(CudaSharedMemoryStatusRequest) -> CudaSharedMemoryStatusResponse;
-    cuda_shared_memory_register(CudaSharedMemoryRegisterRequest)
-        -> CudaSharedMemoryRegisterResponse;
-    cuda_shared_memory_unregister(CudaSharedMemoryUnregisterRequest)
-        -> CudaSharedMemoryUnregisterResponse;
-    trace_setting(TraceSettingRequest) -> TraceSettingResponse;
-    log_settings(LogSettingsRequest) -> LogSettingsResponse;
-}
+
+    type ModelStreamInferStream = Answers;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        Ok(Response::new(Box::pin(request.into_inner().flat_map(answers))))
+    }
+});
 
 fn echo(request: ModelInferRequest) -> ModelInferResponse {
     ModelInferResponse {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 POST on keep-alive connections: one write and as few reads as the answer needs.
+//! HTTP/1.1 POST or GET on keep-alive connections: one write and as few reads as the answer needs.
 //!
 //! Servers that speak HTTP are measured against servers that speak gRPC on the same cores, so this
 //! has to be as cheap as the other: the request is one buffer, made once.
@@ -107,7 +107,8 @@ fn head(url: &Uri, options: &HttpOptions, length: usize) -> Result<String, Reque
     let headers = given.chain([Ok(content_type)]).collect::<Result<Vec<_>, _>>()?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let host = url.authority().map_or("", |authority| authority.as_str());
-    let mut head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n");
+    let method = if options.get { "GET" } else { "POST" };
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n");
     for (name, value) in headers {
         let value = value.to_str().map_err(|_| RequestError::NoHeader(name.to_string()))?;
         write!(head, "{name}: {value}\r\n").expect("a string takes whatever fits in memory");

@@ -13,9 +13,12 @@
 mod answer;
 mod ceiling;
 mod exchange;
+mod fleet;
+mod forward;
 mod gate;
 mod grpc;
 mod http1;
+mod inference_only;
 mod load;
 mod messages;
 mod options;
@@ -33,7 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::exchange::Protocol;
 use crate::load::LoadError;
-use crate::options::{CeilingOptions, GrpcOptions, LoadOptions, Options, What};
+use crate::options::{CeilingOptions, FleetOptions, GrpcOptions, LoadOptions, Options, What};
 use crate::report::Report;
 
 pub use crate::ceiling::Ceiling;
@@ -46,6 +49,8 @@ enum BenchError {
     Request(#[from] request::RequestError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error(transparent)]
+    Fleet(#[from] fleet::FleetError),
     #[error("no request out of {failed} succeeded")]
     NothingSucceeded { failed: u64 },
     #[error("cannot listen on {address}: {source}")]
@@ -90,6 +95,7 @@ fn dispatch(what: What) -> Result<(), BenchError> {
             measure(protocol, &options.load)
         }
         What::Ceiling(options) => serve_ceiling(&options),
+        What::Fleet(options) => be_a_fleet(&options),
     }
 }
 
@@ -114,7 +120,7 @@ fn measure<P: Protocol>(protocol: P, options: &LoadOptions) -> Result<(), BenchE
     Ok(())
 }
 
-fn print_report(report: &Report, json: bool) -> io::Result<()> {
+fn print_report(report: &(impl serde::Serialize + std::fmt::Display), json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
         serde_json::to_writer(&mut out, report)?;
@@ -128,6 +134,7 @@ fn serve_ceiling(options: &CeilingOptions) -> Result<(), BenchError> {
     runtime.block_on(async {
         let address = format!("{}:{}", options.host, options.port);
         let ceiling = Ceiling::bind(&address).map_err(|source| BenchError::Listen { address, source })?;
+        let ceiling = ceiling.in_front_of(options.upstream.clone());
         writeln!(io::stdout(), "listening on {}", ceiling.address()).map_err(BenchError::Write)?;
         tokio::select! {
             ended = ceiling.serve() => ended.map_err(BenchError::Serve),
@@ -135,6 +142,12 @@ fn serve_ceiling(options: &CeilingOptions) -> Result<(), BenchError> {
             Ok(()) = tokio::signal::ctrl_c() => Ok(()),
         }
     })
+}
+
+fn be_a_fleet(options: &FleetOptions) -> Result<(), BenchError> {
+    let runtime = runtime(1).map_err(BenchError::Runtime)?;
+    let report = runtime.block_on(fleet::run(options))?;
+    print_report(&report, options.json).map_err(BenchError::Write)
 }
 
 /// One thread is the default everywhere: it needs no wake-up from one core to the other.

@@ -23,10 +23,12 @@ pub(crate) enum What {
     Unary(GrpcOptions),
     /// KServe v2 gRPC, one `ModelStreamInfer` stream per request: counts responses (tokens).
     Stream(GrpcOptions),
-    /// HTTP/1.1 POST on keep-alive connections, one request at a time on each.
+    /// HTTP/1.1 POST or GET on keep-alive connections, one request at a time on each.
     Http(HttpOptions),
-    /// Serve an empty gRPC echo without workers: what the transport alone can do.
+    /// Serve an empty gRPC echo without workers, or an empty proxy: what the transport alone can do.
     Ceiling(CeilingOptions),
+    /// Be many replicas of an API server: register, send heartbeats, leave.
+    Fleet(FleetOptions),
 }
 
 /// How hard to load, for how long, and how to say it.
@@ -119,6 +121,9 @@ pub(crate) struct GrpcOptions {
 pub(crate) struct HttpOptions {
     /// Where to POST, `http://host:port/path`.
     pub(crate) url: String,
+    /// GET instead, without a body.
+    #[arg(long, conflicts_with_all = ["body", "payload", "zero_bytes"])]
+    pub(crate) get: bool,
     /// The body, as text.
     #[arg(long, conflicts_with_all = ["payload", "zero_bytes"])]
     pub(crate) body: Option<String>,
@@ -150,6 +155,34 @@ pub(crate) struct CeilingOptions {
     /// Threads that serve.
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub(crate) threads: usize,
+    /// Pass every call on to this server, `host:port`, instead of echoing.
+    #[arg(long)]
+    pub(crate) upstream: Option<String>,
+}
+
+/// Which replicas to be.
+#[derive(Debug, Args)]
+pub(crate) struct FleetOptions {
+    /// The API server, `host:port`.
+    pub(crate) target: String,
+    /// How many replicas.
+    #[arg(long, default_value_t = 1000, value_parser = at_least_one)]
+    pub(crate) replicas: usize,
+    /// Capabilities of each, `type=t0,model=m0` and on; replicas in tens share theirs.
+    #[arg(long, default_value_t = 20, value_parser = at_least_one)]
+    pub(crate) capabilities: usize,
+    /// Time between two heartbeats of a replica.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    pub(crate) interval: Duration,
+    /// How long to send heartbeats once all are registered.
+    #[arg(short, long, default_value = "10s", value_parser = duration)]
+    pub(crate) duration: Duration,
+    /// Streams that share the replicas' heartbeats.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) streams: usize,
+    /// Print the report as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -117,3 +117,25 @@ fn a_saved_request_is_the_framed_message() {
     let length = u32::from_be_bytes(saved[1..5].try_into().unwrap());
     assert_eq!(usize::try_from(length).unwrap(), saved.len() - 5);
 }
+
+#[test]
+fn an_empty_proxy_passes_calls_and_streams_on() {
+    let server = ceiling();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let proxy = Ceiling::bind("127.0.0.1:0").unwrap().in_front_of(Some(server.to_string()));
+            sender.send(proxy.address()).unwrap();
+            proxy.serve().await.unwrap();
+        });
+    });
+    let proxy = receiver.recv().unwrap();
+    let (code, report, complaint) =
+        bench(&format!("unary {proxy} -i x:FP32:16 -m 8 -n 100 --warmup 0s -d 5m --check-echo --json"));
+    assert_eq!((code, &report["requests"], &report["errors"]), (0, &100.into(), &0.into()), "{complaint}");
+    let (code, report, complaint) =
+        bench(&format!("stream {proxy} -i x:FP32:16 -n 5 --warmup 0s -d 5m --parameter answers=50 --json"));
+    assert_eq!(code, 0, "{complaint}");
+    assert_eq!(report["messages_per_request"], serde_json::json!([50, 50]));
+}

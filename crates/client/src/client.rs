@@ -9,7 +9,8 @@ use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServi
 use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as ChannelEndpoint, Identity};
 
-use crate::{Call, Endpoint, decode, encode, failure, stream};
+use crate::stream::{self, Reader};
+use crate::{Call, Endpoint, Failed, decode, encode, failure};
 
 /// Largest message in either direction, in bytes.
 const MAX_MESSAGE: usize = 1 << 30;
@@ -20,7 +21,8 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 /// Room for a message and a traceback in the trailers.
 const MAX_HEADERS: u32 = 1 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a connection may take unless the caller says otherwise.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that vanished is noticed by TCP. HTTP/2's own pings would do it as well, but gRPC servers close connections
 /// whose pings come more often than every five minutes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
@@ -71,9 +73,13 @@ impl Client {
     /// # Panics
     /// Outside a tokio runtime; the connection lives on the one this is called in.
     pub fn try_new(endpoint: Endpoint, tls: &Tls) -> Result<Self, Error> {
-        let channel = channel(&endpoint, tls)?;
+        Ok(Self::over(channel(&endpoint, tls)?, endpoint))
+    }
+
+    /// A client that uses a connection to `endpoint`.
+    pub(crate) fn over(channel: Channel, endpoint: Endpoint) -> Self {
         let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { grpc, endpoint: Arc::new(endpoint) })
+        Self { grpc, endpoint: Arc::new(endpoint) }
     }
 
     /// Where this client connects to.
@@ -89,9 +95,20 @@ impl Client {
     /// # Cancel safety
     /// Dropping the future cancels the call on the server.
     pub async fn infer(&self, call: &Call) -> Result<Response, Error> {
-        let request = encode::request(call)?;
+        self.attempt(call).await.map_err(|failed| failed.error)
+    }
+
+    /// The same, for those who may send it elsewhere.
+    ///
+    /// # Errors
+    /// [`Failed`], which says whether the server may have begun it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call on the server.
+    pub async fn attempt(&self, call: &Call) -> Result<Response, Failed> {
+        let request = encode::request(call).map_err(Failed::after)?;
         let answer = self.within(call.timeout, self.grpc.clone().model_infer(request)).await?;
-        decode::response(answer)
+        decode::response(answer).map_err(Failed::after)
     }
 
     /// Sends a call and gives its answers as they come. The call is sent when the stream is first polled; the
@@ -102,8 +119,23 @@ impl Client {
     /// # Errors
     /// `INVALID_INPUT` if the call cannot be sent; everything else comes out of the stream.
     pub fn stream(&self, call: &Call) -> Result<Responses, Error> {
+        Ok(stream::responses(self.reader(call)?))
+    }
+
+    /// Sends a call and waits for its first answer, or for the stream's end. All answers come out of the stream.
+    ///
+    /// # Errors
+    /// [`Failed`] if it ended before the first answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future, or the stream, cancels the call on the server.
+    pub async fn begin_stream(&self, call: &Call) -> Result<Responses, Failed> {
+        stream::begun(self.reader(call).map_err(Failed::after)?).await
+    }
+
+    fn reader(&self, call: &Call) -> Result<Reader, Error> {
         let request = encode::request(call)?;
-        Ok(stream::responses(self.grpc.clone(), Arc::clone(&self.endpoint), request, call.timeout))
+        Ok(Reader::new(self.grpc.clone(), Arc::clone(&self.endpoint), request, call.timeout))
     }
 
     /// Whether the server says that it lives.
@@ -115,7 +147,7 @@ impl Client {
     /// Safe.
     pub async fn server_live(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let request = kserve::ServerLiveRequest {};
-        self.within(timeout, self.grpc.clone().server_live(request)).await.map(|answer| answer.live)
+        self.ask(timeout, self.grpc.clone().server_live(request)).await.map(|answer| answer.live)
     }
 
     /// Whether the server says that it takes requests.
@@ -127,7 +159,7 @@ impl Client {
     /// Safe.
     pub async fn server_ready(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let request = kserve::ServerReadyRequest {};
-        self.within(timeout, self.grpc.clone().server_ready(request)).await.map(|answer| answer.ready)
+        self.ask(timeout, self.grpc.clone().server_ready(request)).await.map(|answer| answer.ready)
     }
 
     /// Whether the model can be served now; false for one that the server does not know.
@@ -139,7 +171,7 @@ impl Client {
     /// Safe.
     pub async fn model_ready(&self, name: &str, version: &str, timeout: Option<Duration>) -> Result<bool, Error> {
         let request = kserve::ModelReadyRequest { name: name.to_owned(), version: version.to_owned() };
-        self.within(timeout, self.grpc.clone().model_ready(request)).await.map(|answer| answer.ready)
+        self.ask(timeout, self.grpc.clone().model_ready(request)).await.map(|answer| answer.ready)
     }
 
     /// What the server says of a model.
@@ -151,24 +183,32 @@ impl Client {
     /// Safe.
     pub async fn metadata(&self, name: &str, version: &str, timeout: Option<Duration>) -> Result<Metadata, Error> {
         let request = kserve::ModelMetadataRequest { name: name.to_owned(), version: version.to_owned() };
-        let answer = self.within(timeout, self.grpc.clone().model_metadata(request)).await?;
+        let answer = self.ask(timeout, self.grpc.clone().model_metadata(request)).await?;
         let specs = |declared: Vec<_>| declared.into_iter().map(decode::spec).collect::<Result<_, _>>();
         let (inputs, outputs) = (specs(answer.inputs)?, specs(answer.outputs)?);
         Ok(Metadata { name: answer.name, versions: answer.versions, platform: answer.platform, inputs, outputs })
+    }
+
+    async fn ask<T>(
+        &self,
+        timeout: Option<Duration>,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        self.within(timeout, answer).await.map_err(|failed| failed.error)
     }
 
     async fn within<T>(
         &self,
         timeout: Option<Duration>,
         answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, Error> {
+    ) -> Result<T, Failed> {
         let answer = match timeout {
             Some(timeout) => tokio::time::timeout(timeout, answer)
                 .await
-                .map_err(|_| failure::out_of_time(&self.endpoint, timeout))?,
+                .map_err(|_| Failed::after(failure::out_of_time(&self.endpoint, timeout)))?,
             None => answer.await,
         };
-        answer.map(tonic::Response::into_inner).map_err(|status| failure::from_status(&status, &self.endpoint, timeout))
+        answer.map(tonic::Response::into_inner).map_err(|status| Failed::of(&status, &self.endpoint, timeout))
     }
 }
 
@@ -181,8 +221,19 @@ impl Client {
 /// # Panics
 /// Outside a tokio runtime; the connection lives on the one this is called in.
 pub fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
+    channel_within(endpoint, tls, CONNECT_TIMEOUT)
+}
+
+/// The same, of which an attempt to connect takes so long at most.
+///
+/// # Errors
+/// `INVALID_INPUT` if the TLS options cannot be used.
+///
+/// # Panics
+/// Outside a tokio runtime; the connection lives on the one this is called in.
+pub fn channel_within(endpoint: &Endpoint, tls: &Tls, connect_timeout: Duration) -> Result<Channel, Error> {
     let channel = ChannelEndpoint::from(endpoint.uri())
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
         .tcp_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL))

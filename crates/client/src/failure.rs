@@ -4,7 +4,8 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use anyserve_core::{Code, Error, Parameter, Parameters};
+use anyserve_core::header::{HAND_BACK, from_header};
+use anyserve_core::{Code, Error, Parameter, Parameters, Query};
 use prost::Message;
 use tonic::Status;
 
@@ -14,6 +15,16 @@ use crate::Endpoint;
 pub(crate) const CODE_KEY: &str = "x-anyserve-code";
 const RETRY_INFO: &str = "google.rpc.RetryInfo";
 const DEBUG_INFO: &str = "google.rpc.DebugInfo";
+
+/// A call that has no answer, and whether the server may have begun it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed {
+    /// Why.
+    pub error: Error,
+    /// It was not sent, or the server said that it did not look at it: sending it elsewhere does no harm.
+    pub unsent: bool,
+}
 
 /// The error that a status stands for, of a call with this timeout.
 ///
@@ -32,17 +43,73 @@ pub fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duratio
     let message = if status.message().is_empty() { status.code().description() } else { status.message() };
     let mut error = Error::new(code, message);
     add_details(&mut error, status.details());
+    let selector = status.metadata().get(HAND_BACK).and_then(|value| value.to_str().ok());
+    error.hand_back = selector.and_then(hand_back).map(Box::new);
     error
+}
+
+/// Whether the call that ended with this status was never begun: no connection could be made, it was over before the call
+/// was written, or the server ended it without having looked at the call.
+///
+/// Source: RFC 9113, sections 6.8 (GOAWAY) and 8.7 (`REFUSED_STREAM`).
+pub fn unsent(status: &Status) -> bool {
+    let not_begun = |cause: Cause<'_>| {
+        cause.is::<tonic::ConnectError>()
+            || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+            || cause.downcast_ref::<h2::Error>().is_some_and(is_refused)
+    };
+    status.source().is_some_and(|first| causes(first).any(not_begun))
+}
+
+/// A stream that the other side closed before it looked at it. A connection that just ends says so otherwise.
+fn is_refused(error: &h2::Error) -> bool {
+    let reason = error.reason();
+    let reset = error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM);
+    let left = error.is_go_away() && reason == Some(h2::Reason::NO_ERROR);
+    error.is_remote() && (reset || left)
+}
+
+/// Reads with which query a request goes back: [`Query::model`] of no name where it stays what it is. `None` for what no
+/// server writes.
+fn hand_back(header: &str) -> Option<Query> {
+    let selector = from_header(header)?;
+    if selector.is_empty() { Some(Query::model("")) } else { Query::parse(&selector).ok() }
+}
+
+/// The query that a request goes back with, which was `asked`; `None` if the error is no hand-back.
+pub fn handed_back(error: &Error, asked: &Query) -> Option<Query> {
+    let query: &Query = error.hand_back.as_ref()?;
+    Some(if *query == Query::model("") { asked.clone() } else { query.clone() })
 }
 
 /// The error that an `error_message` inside a stream stands for.
 pub(crate) fn from_stream_message(message: String, parameters: &Parameters) -> Error {
-    let named = parameters.iter().find(|(name, _)| name == CODE_KEY);
-    let code = named.and_then(|(_, value)| match value {
-        Parameter::Text(name) => Code::from_name(name),
-        _ => None,
-    });
-    Error::new(code.unwrap_or(Code::Internal), message)
+    let text = |key: &str| {
+        let named = parameters.iter().find(|(name, _)| name == key);
+        named.and_then(|(_, value)| if let Parameter::Text(text) = value { Some(text.as_str()) } else { None })
+    };
+    let code = text(CODE_KEY).and_then(Code::from_name).unwrap_or(Code::Internal);
+    let hand_back = text(HAND_BACK).and_then(hand_back).map(Box::new);
+    Error { hand_back, ..Error::new(code, message) }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    /// A failure before anything was sent.
+    pub(crate) fn before(error: Error) -> Self {
+        Self { error, unsent: true }
+    }
+
+    /// A failure that the server may have a part in.
+    pub(crate) fn after(error: Error) -> Self {
+        Self { error, unsent: false }
+    }
+
+    /// What a status stands for.
+    pub(crate) fn of(status: &Status, endpoint: &Endpoint, timeout: Option<Duration>) -> Self {
+        Self { error: from_status(status, endpoint, timeout), unsent: unsent(status) }
+    }
 }
 
 /// The error of a deadline that passed on this side.
@@ -229,6 +296,27 @@ mod tests {
         let garbage = Status::with_details(tonic::Code::ResourceExhausted, "full", vec![0xff; 9].into());
         assert_eq!(from_status(&garbage, &endpoint(), None), Error::new(Code::Overloaded, "full"));
         assert_eq!(Span { seconds: -1, nanos: 0 }.positive(), None);
+    }
+
+    #[test]
+    fn a_hand_back_is_read_with_its_query_and_garbage_is_none() {
+        let told = |header: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(CODE_KEY, "NO_CAPABILITY".parse().unwrap());
+            metadata.insert(HAND_BACK, tonic::metadata::MetadataValue::from_static(header));
+            from_status(&Status::with_metadata(tonic::Code::NotFound, "no", metadata), &endpoint(), None)
+        };
+        let (asked, heavy) = (Query::model("chat"), Query::parse("type=chat.heavy,size in (1,2)").unwrap());
+        assert_eq!(handed_back(&told("type=chat.heavy,size%20in%20(1,2)"), &asked), Some(heavy));
+        assert_eq!(handed_back(&told(""), &asked), Some(asked.clone()));
+        for garbage in ["type=", "%", "a b"] {
+            assert_eq!(handed_back(&told(garbage), &asked), None, "{garbage}");
+        }
+        assert_eq!(handed_back(&Error::new(Code::NoCapability, "no"), &asked), None);
+        let named = [(CODE_KEY, "NO_CAPABILITY"), (HAND_BACK, "type=b")];
+        let named = named.map(|(name, text)| (name.to_owned(), Parameter::Text(text.to_owned())));
+        let error = from_stream_message("no".into(), &named.into());
+        assert_eq!(handed_back(&error, &asked), Some(Query::parse("type=b").unwrap()));
     }
 
     #[test]

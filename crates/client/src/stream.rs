@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyserve_core::{Error, Parameter, Response, Responses};
 use anyserve_proto::inference::{ModelInferRequest, ModelStreamInferResponse};
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status, Streaming};
 
 use crate::client::Grpc;
-use crate::{Endpoint, decode, encode, failure};
+use crate::{Endpoint, Failed, decode, encode, failure};
 
 /// Asks for a last, empty response when a request is done: the only way to know it of a capability that streams.
 const ASK_FOR_FINAL: &str = "triton_enable_empty_final_response";
@@ -23,26 +24,24 @@ const FINAL: &str = "triton_final_response";
 const ASK_FOR_STATUS: &str = "triton_grpc_error";
 
 /// The answers to one request. Nothing is sent before the first poll.
-pub(crate) fn responses(
-    grpc: Grpc,
-    endpoint: Arc<Endpoint>,
-    mut request: Request<ModelInferRequest>,
-    timeout: Option<Duration>,
-) -> Responses {
-    request.get_mut().parameters.insert(ASK_FOR_FINAL.to_owned(), encode::parameter(&Parameter::Bool(true)));
-    request.metadata_mut().insert(ASK_FOR_STATUS, MetadataValue::from_static("true"));
-    let deadline = timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
-    let reader = Reader { grpc, endpoint, deadline, state: State::Unsent(Box::new(request)) };
+pub(crate) fn responses(reader: Reader) -> Responses {
     Box::pin(futures_util::stream::unfold(reader, |mut reader| async {
         let item = reader.next().await?;
-        Some((item, reader))
+        Some((item.map_err(|failed| failed.error), reader))
     }))
+}
+
+/// The answers to one request, of which the first has come, or the end.
+pub(crate) async fn begun(mut reader: Reader) -> Result<Responses, Failed> {
+    let first = reader.next().await.transpose()?;
+    Ok(Box::pin(futures_util::stream::iter(first.map(Ok)).chain(responses(reader))))
 }
 
 /// When the caller stops waiting, and the timeout that this comes from.
 type Deadline = (Instant, Duration);
 
-struct Reader {
+/// Reads the answers to one request.
+pub(crate) struct Reader {
     grpc: Grpc,
     endpoint: Arc<Endpoint>,
     deadline: Option<Deadline>,
@@ -59,11 +58,24 @@ enum State {
 // === impl Reader ===
 
 impl Reader {
-    async fn next(&mut self) -> Option<Result<Response, Error>> {
+    /// A reader of the answers to a request that is not sent yet. The timeout counts from now.
+    pub(crate) fn new(
+        grpc: Grpc,
+        endpoint: Arc<Endpoint>,
+        mut request: Request<ModelInferRequest>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        request.get_mut().parameters.insert(ASK_FOR_FINAL.to_owned(), encode::parameter(&Parameter::Bool(true)));
+        request.metadata_mut().insert(ASK_FOR_STATUS, MetadataValue::from_static("true"));
+        let deadline = timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
+        Self { grpc, endpoint, deadline, state: State::Unsent(Box::new(request)) }
+    }
+
+    async fn next(&mut self) -> Option<Result<Response, Failed>> {
         let item = match self.deadline {
             Some((deadline, timeout)) => match tokio::time::timeout_at(deadline, self.read()).await {
                 Ok(item) => item,
-                Err(_) => Err(failure::out_of_time(&self.endpoint, timeout)),
+                Err(_) => Err(Failed::after(failure::out_of_time(&self.endpoint, timeout))),
             },
             None => self.read().await,
         };
@@ -74,7 +86,7 @@ impl Reader {
     }
 
     /// The next response, `None` at the end.
-    async fn read(&mut self) -> Result<Option<Response>, Error> {
+    async fn read(&mut self) -> Result<Option<Response>, Failed> {
         if matches!(self.state, State::Unsent(_)) {
             self.send().await?;
         }
@@ -83,14 +95,14 @@ impl Reader {
         let message = message.map_err(|status| failed(&status, &self.endpoint, self.deadline))?;
         // An end without a final response is the end all the same: the status, OK, is what says so in gRPC.
         let Some(message) = message else { return Ok(None) };
-        let (response, last) = open(message)?;
+        let (response, last) = open(message).map_err(Failed::after)?;
         if last {
             self.state = State::Ended;
         }
         Ok(response)
     }
 
-    async fn send(&mut self) -> Result<(), Error> {
+    async fn send(&mut self) -> Result<(), Failed> {
         let State::Unsent(request) = std::mem::replace(&mut self.state, State::Ended) else { return Ok(()) };
         let request = with_remaining(*request, self.deadline)
             .map(|message| futures_util::stream::once(std::future::ready(message)));
@@ -101,8 +113,8 @@ impl Reader {
     }
 }
 
-fn failed(status: &Status, endpoint: &Endpoint, deadline: Option<Deadline>) -> Error {
-    failure::from_status(status, endpoint, deadline.map(|(_, timeout)| timeout))
+fn failed(status: &Status, endpoint: &Endpoint, deadline: Option<Deadline>) -> Failed {
+    Failed::of(status, endpoint, deadline.map(|(_, timeout)| timeout))
 }
 
 /// The request with what is left of its timeout.

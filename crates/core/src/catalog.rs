@@ -119,6 +119,18 @@ pub struct CapabilityLoad {
     pub max_queue: usize,
     /// Its queue is full: a further request is refused. It is ready all the same.
     pub saturated: bool,
+    /// Whatever comes is refused: it was unloaded, or its workers keep dying and none is left.
+    pub closed: bool,
+    /// Workers that take requests for it. Where there are none, one may be started or woken for a request.
+    pub workers: usize,
+    /// Requests that these workers together run at once; without any, those that one worker would.
+    pub slots: usize,
+    /// Requests that wait for it or are with its workers, which may have others, too.
+    pub pending: usize,
+    /// How long one more request would wait, as far as that is known.
+    pub wait: Duration,
+    /// How long a request runs, as far as that is known.
+    pub service: Duration,
 }
 
 /// Done when the catalog is another one than was known.

@@ -6,6 +6,7 @@
 
 mod api;
 mod events;
+mod fleet;
 mod logging;
 mod objects;
 mod options;
@@ -19,6 +20,7 @@ mod weights;
 
 pub use api::{ApiServerEvent, ApiServerOptions, api_server};
 pub use events::Event;
+pub use fleet::FleetSettings;
 pub use objects::{ObjectSettings, far_objects};
 pub use options::Options;
 pub use replica::{Ended, run};

@@ -92,7 +92,7 @@ pub struct Options {
     pub tenant_weight: Option<Vec<String>>,
     /// Token that whoever calls /admin has to know; without one, only this machine may call it
     #[arg(long, env = "ANYSERVE_ADMIN_TOKEN", hide_env_values = true)]
-    #[serde(default, deserialize_with = "admin_token")]
+    #[serde(default, deserialize_with = "token")]
     pub admin_token: Option<AdminToken>,
     /// Replica that objects are pulled from, such as 10.0.0.2:8000; may be repeated
     #[arg(long, env = "ANYSERVE_OBJECT_PEER", value_name = "HOST:PORT")]
@@ -100,6 +100,19 @@ pub struct Options {
     /// Where durable objects are kept: a folder, or `s3://bucket/prefix`
     #[arg(long, env = "ANYSERVE_OBJECT_SPILL", value_name = "PLACE")]
     pub object_spill: Option<String>,
+    /// API server that this replica announces itself to, such as `http://10.0.0.1:8080`; may be repeated
+    #[arg(long, env = "ANYSERVE_API_SERVER", value_name = "URL")]
+    pub api_server: Option<Vec<String>>,
+    /// Name of this replica, which it keeps when it starts anew [default: what is advertised]
+    #[arg(long, env = "ANYSERVE_REPLICA_ID", value_name = "ID")]
+    pub replica_id: Option<String>,
+    /// Where others reach this replica [default: the address that it listens on]
+    #[arg(long, env = "ANYSERVE_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Token that API servers on other machines ask for
+    #[arg(long, env = "ANYSERVE_CLUSTER_TOKEN", hide_env_values = true)]
+    #[serde(default, deserialize_with = "token")]
+    pub cluster_token: Option<AdminToken>,
     /// Threads of the runtime [default: one per core]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
@@ -163,6 +176,10 @@ impl Options {
             admin_token: self.admin_token.or(file.admin_token),
             object_peer: self.object_peer.or(file.object_peer),
             object_spill: self.object_spill.or(file.object_spill),
+            api_server: self.api_server.or(file.api_server),
+            replica_id: self.replica_id.or(file.replica_id),
+            advertise: self.advertise.or(file.advertise),
+            cluster_token: self.cluster_token.or(file.cluster_token),
             threads: self.threads.or(file.threads),
             server_id: self.server_id.or(file.server_id),
             client_shm: self.client_shm.or(file.client_shm),
@@ -173,7 +190,7 @@ impl Options {
     }
 }
 
-fn admin_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AdminToken>, D::Error> {
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<AdminToken>, D::Error> {
     String::deserialize(deserializer).map(|text| Some(text.into()))
 }
 
@@ -209,8 +226,11 @@ mod tests {
         }
         let error = format!("{:#}", with_file("tenant_weight = 3", Options::default()).unwrap_err());
         assert!(error.contains(r#"a list such as ["gold=3"]"#) && error.contains("line 1"), "{error}");
-        let options = with_file(r#"admin_token = "secret""#, Options::default()).unwrap();
-        assert!(options.admin_token.is_some() && !format!("{options:?}").contains("secret"));
+        for name in ["admin_token", "cluster_token"] {
+            let options = with_file(&format!(r#"{name} = "secret""#), Options::default()).unwrap();
+            let known = options.admin_token.is_some() || options.cluster_token.is_some();
+            assert!(known && !format!("{options:?}").contains("secret"));
+        }
     }
 
     #[test]

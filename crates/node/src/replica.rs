@@ -8,11 +8,12 @@ use anyhow::{Context, Error, Result, anyhow};
 use anyserve_core::{Control, Directory, LocalObjects, Order, TensorMemory};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use anyserve_shm::Regions;
-use anyserve_worker::{Pool, Running, SharedMemory, StartError};
+use anyserve_worker::{Pool, PoolConfig, Running, SharedMemory, StartError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Membership;
 use crate::reload::Reloader;
 use crate::signals::Signals;
 use crate::{Event, Options, Settings, logging, objects, store};
@@ -66,74 +67,103 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let elsewhere = local.clone().filter(|_| !settings.objects.is_empty());
     let far = elsewhere.map(|local| objects::far_objects(&settings.objects, local)).transpose()?;
     let memory = SharedMemory { plane, regions: regions.clone(), far };
+    let mut fleet = settings.fleet.join(endpoint, settings.server.tls.is_some())?;
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
+    let config = PoolConfig { uplink: fleet.uplink(), ..config };
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
     let ingress = ServerConfig { regions, objects: local, ..settings.server.clone() };
     let server = Server::with_memory(&ingress, pool.clone(), tensors).map_err(Error::new)?;
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
-    let asked = until_asked(&settings, &pool, &mut workers, endpoint, &mut signals, &mut serving, &tell).await;
+    let beginning = Beginning { settings: &settings, pool: &pool, endpoint, tell: &tell };
+    let asked = beginning.until_asked(&mut workers, &mut fleet, &mut signals, &mut serving).await;
     if let Err(error) = asked {
         workers.stop(Duration::ZERO).await;
         return Err(error);
     }
-    let drain = drain(&settings, &pool, workers, shutdown, serving, &tell);
+    let end = Ending { settings: &settings, pool: &pool, shutdown, tell: &tell };
+    let drain = end.drain(workers, fleet, serving);
     tokio::select! {
         ended = drain => ended,
         () = signals.end_at_next() => unreachable!("the process has ended"),
     }
 }
 
-/// Serves until a signal.
-async fn until_asked(
-    settings: &Settings,
-    pool: &Pool,
-    workers: &mut Running,
+/// A replica whose workers start.
+struct Beginning<'a> {
+    settings: &'a Settings,
+    pool: &'a Pool,
     endpoint: SocketAddr,
-    signals: &mut Signals,
-    serving: &mut JoinHandle<std::io::Result<Drained>>,
-    tell: &Tell,
-) -> Result<()> {
-    tokio::select! {
-        ready = workers.ready() => ready.map_err(|error| start_failure(&error))?,
-        () = signals.next() => return Ok(()),
-    }
-    tell(serving_event(pool, endpoint));
-    let reloader = settings.reload.then(|| Reloader::start(pool.clone())).transpose()?;
-    let reloads = async {
-        match reloader {
-            Some(reloader) => reloader.run(|event| tell(event)).await,
-            None => std::future::pending().await,
+    tell: &'a Tell,
+}
+
+// === impl Beginning ===
+
+impl Beginning<'_> {
+    /// Serves until a signal.
+    async fn until_asked(
+        &self,
+        workers: &mut Running,
+        fleet: &mut Membership,
+        signals: &mut Signals,
+        serving: &mut JoinHandle<std::io::Result<Drained>>,
+    ) -> Result<()> {
+        tokio::select! {
+            ready = workers.ready() => ready.map_err(|error| start_failure(&error))?,
+            () = signals.next() => return Ok(()),
         }
-    };
-    tokio::select! {
-        () = reloads => Err(anyhow!("the watch on the app's files ended by itself")),
-        () = signals.next() => Ok(()),
-        ended = serving => Err(anyhow!("the server ended by itself: {ended:?}")),
+        fleet.announce(self.pool)?;
+        (self.tell)(serving_event(self.pool, self.endpoint));
+        let reloader = self.settings.reload.then(|| Reloader::start(self.pool.clone())).transpose()?;
+        let reloads = async {
+            match reloader {
+                Some(reloader) => reloader.run(|event| (self.tell)(event)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = reloads => Err(anyhow!("the watch on the app's files ended by itself")),
+            () = signals.next() => Ok(()),
+            ended = serving => Err(anyhow!("the server ended by itself: {ended:?}")),
+        }
     }
 }
 
-async fn drain(
-    settings: &Settings,
-    pool: &Pool,
-    workers: Running,
+/// A replica that is to stop.
+struct Ending<'a> {
+    settings: &'a Settings,
+    pool: &'a Pool,
     shutdown: CancellationToken,
-    serving: JoinHandle<std::io::Result<Drained>>,
-    tell: &Tell,
-) -> Result<Ended> {
-    let began = Instant::now();
-    tell(Event::Draining { in_flight: pool.in_flight(), grace: settings.grace });
-    // The order that `anyserve drain` gives; what is in flight is waited for at the port.
-    drop(pool.order(Order::DrainReplica));
-    shutdown.cancel();
-    let drained = serving.await.context("the server's task failed")?.context("the server failed")?;
-    workers.stop(settings.grace.saturating_sub(began.elapsed()).max(LEAST_STOP)).await;
-    let aborted = match drained {
-        Drained::Clean => 0,
-        Drained::Aborted(requests) => requests,
-    };
-    tell(Event::Stopped { aborted });
-    Ok(if aborted == 0 { Ended::Clean } else { Ended::Aborted(aborted) })
+    tell: &'a Tell,
+}
+
+// === impl Ending ===
+
+impl Ending<'_> {
+    /// Lets what is in flight finish, and ends everything.
+    async fn drain(
+        self,
+        workers: Running,
+        fleet: Membership,
+        serving: JoinHandle<std::io::Result<Drained>>,
+    ) -> Result<Ended> {
+        let (began, grace) = (Instant::now(), self.settings.grace);
+        (self.tell)(Event::Draining { in_flight: self.pool.in_flight(), grace });
+        // Before the first request is refused, so that none has to be sent elsewhere.
+        fleet.drain().await;
+        // The order that `anyserve drain` gives; what is in flight is waited for at the port.
+        drop(self.pool.order(Order::DrainReplica));
+        self.shutdown.cancel();
+        let drained = serving.await.context("the server's task failed")?.context("the server failed")?;
+        fleet.leave().await;
+        workers.stop(grace.saturating_sub(began.elapsed()).max(LEAST_STOP)).await;
+        let aborted = match drained {
+            Drained::Clean => 0,
+            Drained::Aborted(requests) => requests,
+        };
+        (self.tell)(Event::Stopped { aborted });
+        Ok(if aborted == 0 { Ended::Clean } else { Ended::Aborted(aborted) })
+    }
 }
 
 fn serving_event(pool: &Pool, endpoint: SocketAddr) -> Event {

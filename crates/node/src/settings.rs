@@ -11,6 +11,7 @@ use anyserve_core::{Limits, Resources};
 use anyserve_server::{ServerConfig, TlsFiles};
 use anyserve_worker::{PoolConfig, PoolPolicy, SharedMemory, WorkerEvent};
 
+use crate::fleet::FleetSettings;
 use crate::objects::ObjectSettings;
 use crate::store::{self, StoreOptions};
 use crate::{Options, resources, weights};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub client_shm: bool,
     /// Where objects are that are not here.
     pub objects: ObjectSettings,
+    /// The API servers, and who this replica is to them.
+    pub fleet: FleetSettings,
     /// Whether the app is loaded again when its files change.
     pub reload: bool,
     python: PathBuf,
@@ -88,6 +91,7 @@ impl Settings {
             server: server(&options, grace)?,
             client_shm: options.client_shm.unwrap_or(false),
             objects: ObjectSettings::try_new(&options)?,
+            fleet: FleetSettings::try_new(&options)?,
             scheduling: scheduling(&options)?,
             store: store::parse(options.object_store.as_deref(), options.object_threshold.as_deref())?,
             python: options.python.unwrap_or_else(|| "python3".into()),
@@ -123,6 +127,7 @@ impl Settings {
             sequence_idle: self.scheduling.sequence_idle,
             tenant_weights: self.scheduling.tenant_weights.clone(),
             memory,
+            uplink: None,
             debug: matches!(self.log_level.as_str(), "debug" | "trace"),
             on_event: Arc::new(on_event),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Every crate with the crates that it may use. `testkit` is for tests of any crate.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("core", &[]),
     ("wire", &["core"]),
     ("sched", &["core"]),
@@ -18,7 +18,8 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("client", &["proto", "core"]),
     ("bench", &["proto", "core"]),
     ("objects", &["proto", "client", "core"]),
-    ("node", &["gateway", "server", "worker", "objects", "cluster", "client", "shm", "core"]),
+    ("uplink", &["client", "cluster", "proto", "core"]),
+    ("node", &["gateway", "server", "worker", "objects", "uplink", "cluster", "client", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];

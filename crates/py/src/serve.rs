@@ -76,6 +76,14 @@ struct Given {
     #[pyo3(default)]
     object_spill: Option<String>,
     #[pyo3(default)]
+    api_server: Option<Vec<String>>,
+    #[pyo3(default)]
+    replica_id: Option<String>,
+    #[pyo3(default)]
+    advertise: Option<String>,
+    #[pyo3(default)]
+    cluster_token: Option<String>,
+    #[pyo3(default)]
     threads: Option<u32>,
     #[pyo3(default)]
     server_id: Option<String>,
@@ -89,7 +97,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 38] = [
     "target",
     "factory",
     "host",
@@ -118,6 +126,10 @@ const NAMES: [&str; 34] = [
     "admin_token",
     "object_peer",
     "object_spill",
+    "api_server",
+    "replica_id",
+    "advertise",
+    "cluster_token",
     "threads",
     "server_id",
     "client_shm",
@@ -274,6 +286,10 @@ impl From<Given> for Options {
             admin_token: given.admin_token.map(Into::into),
             object_peer: given.object_peer,
             object_spill: given.object_spill,
+            api_server: given.api_server,
+            replica_id: given.replica_id,
+            advertise: given.advertise,
+            cluster_token: given.cluster_token.map(Into::into),
             threads: given.threads,
             server_id: given.server_id,
             client_shm: given.client_shm,

@@ -267,6 +267,11 @@ impl<T: Payload> Dispatcher<T> {
         (group.queue.len(handler), group.rows[handler].limits.max_queue)
     }
 
+    /// How long one request of a handler runs; zero while nothing was measured.
+    pub fn service_time(&self, group: GroupId, handler: usize) -> Duration {
+        self.groups[group.0].rows[handler].request.average().unwrap_or_default()
+    }
+
     /// Requests that are not over, and those that still hold a worker's credit.
     pub fn live_requests(&self) -> usize {
         self.requests.len()

@@ -36,7 +36,8 @@ async fn health_is_told_over_http() {
 #[tokio::test]
 async fn a_full_queue_is_told_and_makes_nothing_unready() {
     let server = start().await;
-    let load = CapabilityLoad { model: "echo".into(), queued: 8, max_queue: 8, saturated: true };
+    let load =
+        CapabilityLoad { model: "echo".into(), queued: 8, max_queue: 8, saturated: true, ..CapabilityLoad::default() };
     server.fake.set_loads(vec![load]);
     let (status, answer) = server.json("GET /health/ready", &[]).await;
     assert_eq!((status, &answer["ready"]), (200, &json!(true)));

@@ -329,6 +329,7 @@ impl From<wire::Failed> for Error {
             message: failed.message,
             retry_after: failed.retry_after_ms.checked_sub(1).map(Duration::from_millis),
             traceback: Some(failed.traceback).filter(|text| !text.is_empty()),
+            // A handler has begun: nothing goes back to the API server.
             hand_back: None,
         }
     }

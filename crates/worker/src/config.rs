@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_core::{Limits, Resources};
+use anyserve_core::{Limits, Resources, Uplink};
 use anyserve_sched::PoolPolicy;
 
 use crate::SharedMemory;
@@ -46,6 +46,8 @@ pub struct PoolConfig {
     pub tenant_weights: Vec<(String, u32)>,
     /// Memory that is shared with the workers.
     pub memory: SharedMemory,
+    /// The way to other replicas, for requests that nothing here matches; `None` for a replica that is alone.
+    pub uplink: Option<Arc<dyn Uplink>>,
     /// Whether a handler's traceback is kept with its error.
     pub debug: bool,
     /// Told of every change of a worker's state.

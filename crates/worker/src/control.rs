@@ -144,37 +144,74 @@ impl Pool {
     /// Waits until so many workers of a group are ready. They are wanted only as long as it takes.
     ///
     /// # Errors
-    /// `UNAVAILABLE` with the reason if one does not start, `OVERLOADED` if there are no resources for that many.
+    /// `UNAVAILABLE` with the reason if one does not start or a later order wants fewer, `OVERLOADED` if there are no
+    /// resources for that many.
     async fn have(&self, group: &Arc<WorkerGroup>, workers: u32) -> Result<(), Error> {
         let (min, max) = *group.bounds.lock();
         let failures = group.failure().0;
         if workers > max {
             self.inner.try_bounds(group, (min, workers))?;
         }
-        let held = Held { inner: &self.inner, group };
-        self.inner.want(group, workers)?;
-        self.inner
-            .until(|| group.ready_workers() >= workers || group.failure().0 > failures || !group.is_loaded())
-            .await;
+        let held = Held::try_new(&self.inner, group, workers)?;
+        let met = || group.ready_workers() >= workers;
+        let in_vain = || group.failure().0 > failures || why_given_up(group, max, workers).is_some();
+        self.inner.until(|| met() || in_vain()).await;
         drop(held);
-        let (count, newest) = group.failure();
-        match newest.filter(|_| count > failures && group.ready_workers() < workers) {
-            Some(error) => Err(error.into()),
-            None if !group.is_loaded() => Err(Error::new(Code::Unavailable, "it was unloaded meanwhile")),
-            None => Ok(()),
+        if met() {
+            return Ok(());
         }
+        let (count, newest) = group.failure();
+        let failed = newest.filter(|_| count > failures).map(Error::from);
+        let given_up = || Error::new(Code::Unavailable, why_given_up(group, max, workers).unwrap_or_default());
+        Err(failed.unwrap_or_else(given_up))
     }
 }
 
-/// Workers are wanted until this is dropped.
+/// Why an order for so many workers cannot be met any more; `max` is how many the group could have when it was given.
+fn why_given_up(group: &WorkerGroup, max: u32, workers: u32) -> Option<String> {
+    let most = group.bounds.lock().1;
+    if !group.is_loaded() {
+        Some("it was unloaded meanwhile".to_owned())
+    } else if group.is_retired() {
+        Some("the app was loaded again meanwhile; order it again for the new workers".to_owned())
+    } else if most != max && most < workers {
+        Some(format!("a later order wants at most {most} workers of it"))
+    } else {
+        None
+    }
+}
+
+/// Workers are wanted until this is dropped. Of several orders about one group the largest counts.
 struct Held<'a> {
     inner: &'a Inner,
     group: &'a WorkerGroup,
+    workers: u32,
+}
+
+// === impl Held ===
+
+impl<'a> Held<'a> {
+    fn try_new(inner: &'a Inner, group: &'a WorkerGroup, workers: u32) -> Result<Self, Error> {
+        group.ordered.lock().push(workers);
+        let held = Self { inner, group, workers };
+        held.want()?;
+        Ok(held)
+    }
+
+    fn want(&self) -> Result<(), Error> {
+        let most = self.group.ordered.lock().iter().copied().max();
+        self.inner.want(self.group, most.unwrap_or(0))
+    }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        let _ = self.inner.want(self.group, 0);
+        let mut ordered = self.group.ordered.lock();
+        if let Some(place) = ordered.iter().position(|workers| *workers == self.workers) {
+            ordered.swap_remove(place);
+        }
+        drop(ordered);
+        let _ = self.want();
     }
 }
 
@@ -192,6 +229,8 @@ impl Inner {
     fn bound(&self, group: &WorkerGroup, bounds: (u32, u32)) -> Result<(), Error> {
         self.try_bounds(group, bounds)?;
         *group.bounds.lock() = bounds;
+        // Whoever waits for more than that is to see it.
+        self.publish_catalog();
         Ok(())
     }
 

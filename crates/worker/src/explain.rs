@@ -112,12 +112,8 @@ impl Inner {
     /// The load of each capability, in the order of the catalog.
     pub(crate) fn capability_loads(&self) -> Vec<CapabilityLoad> {
         let routes = self.routes.load();
-        let load = |dispatch: &Dispatch, route: &Route| {
-            let (queued, max_queue) = dispatch.machine.queued(route.group.id, route.index);
-            let model = route.handler.model_name();
-            CapabilityLoad { model, queued, max_queue, saturated: queued >= max_queue }
-        };
-        self.ask(|dispatch| routes.all().map(|route| load(dispatch, route)).collect())
+        let now = Instant::now();
+        self.ask(|dispatch| routes.all().map(|route| capability_load(dispatch, route, now)).collect())
     }
 
     /// What is refused because it killed workers.
@@ -135,6 +131,24 @@ impl Inner {
 
     pub(crate) fn name_of(&self, worker: WorkerId) -> String {
         self.names.lock().get(&worker).cloned().unwrap_or_default()
+    }
+}
+
+fn capability_load(dispatch: &Dispatch, route: &Route, now: Instant) -> CapabilityLoad {
+    let (id, machine) = (route.group.id, &dispatch.machine);
+    let (group, outlook) = (machine.load(id), machine.outlook(&Job::new(id, route.index), now));
+    let concurrency = usize::try_from(route.handler.concurrency.max(1)).unwrap_or(usize::MAX);
+    CapabilityLoad {
+        model: route.handler.model_name(),
+        queued: outlook.queued,
+        max_queue: outlook.max_queue,
+        saturated: outlook.queued >= outlook.max_queue,
+        closed: group.down || !route.group.is_loaded(),
+        workers: group.workers,
+        slots: concurrency.saturating_mul(group.workers.max(1)),
+        pending: outlook.queued.saturating_add(group.in_flight),
+        wait: outlook.expected,
+        service: machine.service_time(id, route.index),
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct WorkerGroup {
     pub(crate) app: Arc<App>,
     /// The fewest and the most workers, as the app and the operator want it.
     pub(crate) bounds: Mutex<(u32, u32)>,
+    /// How many workers each of the orders that are being carried out asks for.
+    pub(crate) ordered: Mutex<Vec<u32>>,
     /// Workers that take requests.
     pub(crate) ready: AtomicU32,
     /// An operator has not unloaded it.
@@ -42,6 +44,7 @@ impl WorkerGroup {
             bounds: Mutex::new(bounds(&spec, workers)),
             spec,
             app: Arc::clone(app),
+            ordered: Mutex::default(),
             ready: AtomicU32::new(0),
             loaded: AtomicBool::new(true),
             retired: AtomicBool::new(false),

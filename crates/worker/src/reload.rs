@@ -106,6 +106,8 @@ impl Inner {
         }
         drop(fleet);
         self.replan.notify_one();
+        // Whoever waits for their workers is to see it.
+        self.publish_catalog();
     }
 }
 

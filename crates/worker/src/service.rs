@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::{
     Catalog, Changed, Code, Directory, Error, Expects, Explanation, Fingerprint, Handler, Quarantined, Reply, Request,
-    Snapshot, Statistics, batch_key, check_request,
+    Snapshot, Statistics, Upgrades, batch_key, check_request,
 };
 use anyserve_sched::{GroupLoad, Job, Ticket};
 use bytes::Bytes;
@@ -49,7 +49,10 @@ impl Pool {
     /// Dropping the future, or the stream of the reply, cancels the request.
     pub async fn infer(&self, mut request: Request) -> Result<Reply, Error> {
         let arrived = Instant::now();
-        let mut route = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take)?;
+        let mut route = match self.inner.admit(&request, &self.inner.routes.load(), Choice::Take) {
+            Ok(route) => route,
+            Err(error) => return self.elsewhere(request, error).await,
+        };
         route.counters.arrived();
         let held = match self.inner.prepare(&mut request, &route.handler).await {
             Ok(held) => held,
@@ -67,6 +70,14 @@ impl Pool {
             self.stream(request, held, &route, arrived)
         } else {
             self.unary(request, held, &route, arrived).await
+        }
+    }
+
+    /// What becomes of a request that nothing here matches.
+    async fn elsewhere(&self, request: Request, error: Error) -> Result<Reply, Error> {
+        match &self.inner.config.uplink {
+            Some(uplink) if error.code == Code::NoCapability => uplink.delegate(request, &Upgrades::default()).await,
+            _ => Err(error),
         }
     }
 

@@ -336,6 +336,10 @@ impl Supervisor {
     }
 
     async fn exited(&mut self, mut run: Run, status: io::Result<ExitStatus>) -> Option<Duration> {
+        // It may have answered in its last moment.
+        if let Some(link) = &run.link {
+            link.hear_out().await;
+        }
         self.settle(&run);
         self.pool.bury(run.worker, &self.station.group, self.cause(&run));
         // What it had printed is in the pipes still.

@@ -152,6 +152,18 @@ ObjectSpill = Annotated[
     str | None,
     _option("--object-spill", "Where durable objects are kept: a folder, or s3://bucket/prefix.", metavar="PLACE"),
 ]
+ApiServer = Annotated[
+    list[str] | None,
+    _option("--api-server", "API server to announce this replica to, may be repeated.", metavar="URL"),
+]
+ReplicaId = Annotated[
+    str | None, _option("--replica-id", "Name of this replica.  [default: what is advertised]", metavar="ID")
+]
+Advertise = Annotated[
+    str | None,
+    _option("--advertise", "Where others reach this replica.  [default: where it listens]", metavar="HOST:PORT"),
+]
+ClusterToken = Annotated[str | None, _option("--cluster-token", "Token that API servers on other machines ask for.")]
 Threads = Annotated[
     int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
 ]
@@ -197,6 +209,10 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     admin_token: AdminToken = None,
     object_peer: ObjectPeer = None,
     object_spill: ObjectSpill = None,
+    api_server: ApiServer = None,
+    replica_id: ReplicaId = None,
+    advertise: Advertise = None,
+    cluster_token: ClusterToken = None,
     threads: Threads = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,

@@ -1,11 +1,17 @@
 //! A server that does what the model's name says.
 
+#![allow(dead_code, reason = "every test crate uses another part")]
 #![allow(clippy::unwrap_used)] // A test that cannot be set up fails here, by its line.
+
+mod alone;
+pub(crate) mod registry;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use self::alone::Alone;
 use anyserve_client::{Call, Client, Tls};
 use anyserve_core::{Datatype, Error, Response as Answer, Tensor};
 use anyserve_proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
@@ -15,7 +21,6 @@ use anyserve_proto::inference::model_metadata_response::TensorMetadata;
 use anyserve_proto::inference::*;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::{Server, ServerTlsConfig};
@@ -29,12 +34,21 @@ pub(crate) struct Fake {
     pub(crate) address: SocketAddr,
     pub(crate) started: UnboundedReceiver<()>,
     pub(crate) cancelled: UnboundedReceiver<()>,
-    task: JoinHandle<()>,
+    said: Arc<Mutex<Said>>,
+    server: Alone,
+}
+
+/// What every request is told, and how often.
+#[derive(Default)]
+struct Said {
+    refusal: Option<anyserve_core::Code>,
+    requests: usize,
 }
 
 struct Service {
     started: UnboundedSender<()>,
     cancelled: UnboundedSender<()>,
+    said: Arc<Mutex<Said>>,
 }
 
 /// Tells that the call it belongs to was dropped.
@@ -53,35 +67,49 @@ impl Fake {
         Self::start_at("127.0.0.1:0".parse().unwrap(), None).await
     }
 
+    #[allow(clippy::unused_async, reason = "it is awaited like any other start")]
     pub(crate) async fn start_at(address: SocketAddr, tls: Option<ServerTlsConfig>) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (started_sender, started) = unbounded_channel();
         let (cancelled_sender, cancelled) = unbounded_channel();
-        let service = GrpcInferenceServiceServer::new(Service { started: started_sender, cancelled: cancelled_sender })
-            .max_decoding_message_size(1 << 30);
+        let said = Arc::<Mutex<Said>>::default();
+        let service = Service { started: started_sender, cancelled: cancelled_sender, said: Arc::clone(&said) };
+        let service = GrpcInferenceServiceServer::new(service).max_decoding_message_size(1 << 30);
         let mut server = Server::builder();
         if let Some(tls) = tls {
             server = server.tls_config(tls).unwrap();
         }
-        let serving = server.add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
-        let task = tokio::spawn(async { serving.await.unwrap() });
-        Self { address, started, cancelled, task }
+        let server = Alone::run(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            server.add_service(service).serve_with_incoming(incoming).await.unwrap();
+        });
+        Self { address, started, cancelled, said, server }
     }
 
     pub(crate) fn client(&self) -> Client {
         client(&self.address.to_string())
     }
 
+    /// Refuses every request from now on.
+    pub(crate) fn refuse(&self, code: anyserve_core::Code) {
+        self.said.lock().unwrap().refusal = Some(code);
+    }
+
+    /// Requests that came so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.said.lock().unwrap().requests
+    }
+
+    /// Ends it with every connection.
+    pub(crate) async fn end(self) {
+        self.server.end().await;
+    }
+
     /// Waits until the server saw a call go away.
     pub(crate) async fn saw_a_cancel(&mut self) {
         within(self.cancelled.recv()).await.unwrap();
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -142,6 +170,16 @@ fn last(mut response: ModelInferResponse) -> ModelInferResponse {
     response
 }
 
+// === impl Service ===
+
+impl Service {
+    fn comes(&self) -> Result<(), Status> {
+        let mut said = self.said.lock().unwrap();
+        said.requests += 1;
+        said.refusal.map_or(Ok(()), |code| Err(named_failure(code.name())))
+    }
+}
+
 type Item = Result<ModelStreamInferResponse, Status>;
 type Items = Pin<Box<dyn Stream<Item = Item> + Send>>;
 
@@ -181,6 +219,7 @@ macro_rules! service {
                 &self,
                 request: Request<ModelInferRequest>,
             ) -> Result<Response<ModelInferResponse>, Status> {
+                self.comes()?;
                 let header = request.metadata().get("x-capability-type").cloned();
                 let request = request.into_inner();
                 match request.model_name.as_str() {
@@ -209,6 +248,7 @@ macro_rules! service {
                 &self,
                 request: Request<Streaming<ModelInferRequest>>,
             ) -> Result<Response<Items>, Status> {
+                self.comes()?;
                 assert_eq!(request.metadata().get("triton_grpc_error").unwrap(), "true");
                 let request = request.into_inner().message().await?.unwrap();
                 if request.model_name != "endless" {

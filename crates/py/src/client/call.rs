@@ -92,6 +92,11 @@ pub(crate) fn timeout(seconds: f64) -> Result<Duration, Error> {
     Err(Error::invalid(format!("timeout_s is {seconds}: it is a number of seconds above 0, or None to wait for ever")))
 }
 
+/// The capability that these keys and values are.
+pub(super) fn capability_of(py: Python<'_>, given: &Bound<'_, PyDict>) -> PyResult<Capability> {
+    capability(given).map_err(|failure| failure.into_py(py))
+}
+
 fn tensor((name, datatype, shape, data, parameters): Row<'_>) -> Result<Tensor, Failure> {
     let datatype = Datatype::from_name(&datatype)
         .ok_or_else(|| Error::invalid(format!("input '{name}' has the unknown datatype '{datatype}'")))?;

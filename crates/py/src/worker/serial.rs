@@ -78,7 +78,7 @@ fn next(py: Python<'_>, session: &Session, watch: &Watch) -> PyResult<Next> {
         let flags = if session.is_draining() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
         if let Received::Nothing = py.detach(|| session.receive(flags)) {
             py.check_signals()?;
-            if flags.contains(RecvFlags::DONTWAIT) && session.leave() {
+            if flags.contains(RecvFlags::DONTWAIT) && session.leave(py) {
                 return Ok(Next::Stop);
             }
         }

@@ -112,10 +112,13 @@ impl Session {
         matches!(self.phases.get(), Phase::FallingAsleep | Phase::Waking) && self.is_idle()
     }
 
-    /// Takes nothing more from now on. False if something had come just before, which is to be finished first.
-    pub(super) fn leave(&self) -> bool {
+    /// Takes nothing more from now on, and sends every answer: who wrote the last one may not have come to it. False if
+    /// something had come just before, which is to be finished first.
+    pub(super) fn leave(&self, py: Python<'_>) -> bool {
         self.phases.end();
-        self.is_idle()
+        let idle = self.is_idle();
+        self.link.flush(py);
+        idle
     }
 
     fn is_idle(&self) -> bool {

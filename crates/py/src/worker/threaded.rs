@@ -40,7 +40,7 @@ pub(super) fn run(py: Python<'_>, session: &Arc<Session>, router: &Router, life:
             if !life.turn()? {
                 return Ok(Exit::CannotTurn);
             }
-        } else if session.leave() {
+        } else if session.leave(py) {
             life.stop()?;
             return Ok(Exit::Drained);
         }

@@ -81,10 +81,10 @@ fn request_parameters(mut decoded: Decoded, model: &str) -> Result<Parameters, E
     parameters::from_proto(decoded, &format_args!("the request for model '{model}'"))
 }
 
-/// The query: from headers, from the parameter `capability`, or from the model's name; the first that is there.
+/// The query: from headers (what it has become on its way first), from the parameter `capability`, or from the model's name; the first that is there.
 fn query(metadata: &Metadata, parameters: &Parameters, model: &str) -> Result<Query, Error> {
-    if !metadata.conditions.is_empty() {
-        return Ok(Query::all(metadata.conditions.clone()));
+    if let Some(query) = metadata.query() {
+        return Ok(query);
     }
     match parameters.iter().find(|(name, _)| name == "capability") {
         Some((_, Parameter::Text(text))) => Query::parse(text).map_err(|error| Error::invalid(error.to_string())),

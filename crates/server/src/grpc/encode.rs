@@ -3,6 +3,7 @@
 //!
 //! Source: the Protocol Buffers encoding; field numbers of `ModelInferResponse` and `ModelStreamInferResponse`.
 
+use anyserve_core::header::HAND_BACK;
 use anyserve_core::{Code, Error, Parameter, Parameters, Response, Tensor};
 use bytes::{BufMut, BytesMut};
 use prost::Message;
@@ -85,6 +86,9 @@ impl Encoder {
         if let Some(after) = error.retry_after {
             let ms = i64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
             parameters.push((status::RETRY_AFTER.to_owned(), Parameter::Int(ms)));
+        }
+        if let Some(selector) = status::hand_back(error) {
+            parameters.push((HAND_BACK.to_owned(), Parameter::Text(selector)));
         }
         let response = Response { id: id.to_owned(), parameters, ..Response::default() };
         let sizes = Sizes::of(&response);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyserve_core::{Code, Error};
 use anyserve_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use anyserve_proto::v1::object_transfer_server::ObjectTransferServer;
+use anyserve_proto::v1::replica_server::ReplicaServer;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::health::Health;
 use super::meta::Meta;
+use super::replica::Replica;
 use super::transfer::Transfer;
 use super::{reflection, status};
 use crate::body::Body;
@@ -63,9 +65,13 @@ impl Generated {
         let inference = GrpcInferenceServiceServer::new(meta)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        let health = HealthServer::new(Health::new(upstream, leaving.clone()));
-        let mut services =
-            vec![("/inference.GRPCInferenceService/", boxed(inference)), ("/grpc.health.v1.Health/", boxed(health))];
+        let health = HealthServer::new(Health::new(upstream.clone(), leaving.clone()));
+        let replica = ReplicaServer::new(Replica::new(upstream, leaving.clone()));
+        let mut services = vec![
+            ("/inference.GRPCInferenceService/", boxed(inference)),
+            ("/grpc.health.v1.Health/", boxed(health)),
+            ("/anyserve.v1.Replica/", boxed(replica)),
+        ];
         services.extend(reflection::services(leaving));
         let transfer = config.objects.clone().map(|objects| boxed(ObjectTransferServer::new(Transfer::new(objects))));
         services.extend(transfer.map(|service| ("/anyserve.v1.ObjectTransfer/", service)));

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use anyserve_core::{Code, Condition, Error};
+use anyserve_core::header::{self, from_header};
+use anyserve_core::{Code, Condition, Error, Query};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::compression::Encoding;
@@ -26,8 +27,10 @@ pub(crate) struct Metadata {
     pub(super) encoding: Encoding,
     /// How responses are compressed: as the client did it, if it takes that.
     pub(super) answer: Encoding,
+    /// The query that the request has on its way through a fleet, whatever it asked for at first.
+    rewritten: Option<Query>,
     /// Conditions of the query, if it comes by headers.
-    pub(crate) conditions: Vec<Condition>,
+    conditions: Vec<Condition>,
     /// Headers for the handler.
     pub(crate) headers: Vec<(String, String)>,
     /// Whether the first error ends a stream with its status.
@@ -52,6 +55,7 @@ impl Metadata {
                 "grpc-encoding" => read.encoding = Encoding::read(value)?,
                 "grpc-accept-encoding" => accepted = Some(value),
                 "triton_grpc_error" => read.fatal_errors = value.as_bytes().eq_ignore_ascii_case(b"true"),
+                header::QUERY => read.rewritten = Some(rewritten(value)?),
                 explain::HEADER => read.explains = matches!(value.as_bytes(), b"1" | b"true"),
                 _ => read.keep(name, value)?,
             }
@@ -60,6 +64,12 @@ impl Metadata {
             read.answer = read.encoding;
         }
         Ok(read)
+    }
+
+    /// The query, if it comes by headers: what it has become on its way wins over conditions.
+    pub(crate) fn query(&self) -> Option<Query> {
+        let conditions = || (!self.conditions.is_empty()).then(|| Query::all(self.conditions.clone()));
+        self.rewritten.clone().or_else(conditions)
     }
 
     fn keep(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Error> {
@@ -100,6 +110,14 @@ fn is_of_transport(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("grpc-") || name.ends_with("-bin")
 }
 
+fn rewritten(value: &HeaderValue) -> Result<Query, Error> {
+    let selector = value.to_str().ok().and_then(from_header);
+    let selector = selector.ok_or_else(|| {
+        Error::invalid(format!("header '{}' is no text that is escaped as in grpc-message", header::QUERY))
+    })?;
+    Query::parse(&selector).map_err(|error| Error::invalid(format!("header '{}': {error}", header::QUERY)))
+}
+
 fn deadline(value: &HeaderValue, now: Instant) -> Result<Option<Instant>, Error> {
     let timeout = value.to_str().ok().and_then(timeout::parse);
     let timeout = timeout.ok_or_else(|| Error::invalid(format!("grpc-timeout {value:?} is no timeout")))?;
@@ -133,7 +151,20 @@ mod tests {
     #[test]
     fn capability_headers_become_conditions() {
         let read = read(&[("x-capability-type", "chat"), ("x-capability-size", "7")]).unwrap();
-        assert_eq!(read.conditions, [Condition::equals("type", "chat"), Condition::equals("size", "7")]);
+        assert_eq!(read.query(), Some(Query::equal_to([("type", "chat"), ("size", "7")])));
+    }
+
+    #[test]
+    fn what_a_query_has_become_on_its_way_wins_and_is_not_the_handlers_business() {
+        let pairs = [("x-capability-type", "chat"), (header::QUERY, "type=chat.heavy,size%20in%20(1,2)")];
+        let metadata = read(&pairs).unwrap();
+        assert_eq!(metadata.query(), Some(Query::parse("type=chat.heavy,size in (1,2)").unwrap()));
+        assert_eq!(metadata.headers, [("x-capability-type".to_owned(), "chat".to_owned())]);
+        for value in ["", "%", "a b", "type=", "type%3d"] {
+            let error = read(&[(header::QUERY, value)]).unwrap_err();
+            assert_eq!(error.code, Code::InvalidInput, "{value}");
+            assert!(error.message.contains(header::QUERY), "{error}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod pieces;
 mod raw;
 mod reflection;
 mod regions;
+mod replica;
 mod reply;
 mod repository;
 mod scan;
@@ -35,7 +36,7 @@ mod unary;
 
 pub(crate) use generated::Generated;
 pub(crate) use metadata::Metadata;
-pub(crate) use status::refusal;
 pub use status::status as status_of;
+pub(crate) use status::{hand_back, refusal};
 pub(crate) use stream::stream_infer;
 pub(crate) use unary::infer;

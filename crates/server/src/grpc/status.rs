@@ -1,6 +1,7 @@
 //! From the closed set of codes to a gRPC status, with everything a client needs to act on it.
 
-use anyserve_core::{Code, Error};
+use anyserve_core::header::{HAND_BACK, to_header};
+use anyserve_core::{Code, Error, Query};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use prost::Message;
@@ -20,6 +21,9 @@ pub(super) const RETRY_AFTER: &str = "x-anyserve-retry-after-ms";
 /// Longest message and longest traceback in a status, in bytes. They travel in trailers, for which clients commonly
 /// take no more than 8 KiB.
 const MAX_TEXT: usize = 2 << 10;
+
+/// Longest selector in a header, in bytes, escapes and all.
+const MAX_SELECTOR: usize = 16 << 10;
 
 /// `google.rpc.Status`: what `grpc-status-details-bin` holds.
 #[derive(Clone, PartialEq, Message)]
@@ -90,8 +94,21 @@ pub(super) fn status_as(code: tonic::Code, error: &Error) -> Status {
     let message = head(&error.message);
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(error.code.name()));
+    if let Some(selector) = hand_back(error).and_then(|text| text.parse().ok()) {
+        metadata.insert(HAND_BACK, selector);
+    }
     let details = Details { code: code.into(), message: message.to_owned(), causes: details(error) };
     Status::with_details_and_metadata(code, message, details.encode_to_vec().into(), metadata)
+}
+
+/// What [`HAND_BACK`] says of an error: the selector that the request is to be served elsewhere with, or nothing if the
+/// query stays what it is. `None` if it is no hand-back.
+///
+/// A selector that is too long for a header is as good as none: the query stays what it was.
+pub(crate) fn hand_back(error: &Error) -> Option<String> {
+    let query: &Query = error.hand_back.as_ref()?;
+    let selector = query.to_selector().map(|selector| to_header(&selector));
+    Some(selector.filter(|selector| selector.len() <= MAX_SELECTOR).unwrap_or_default())
 }
 
 /// A response that is nothing but an error.
@@ -186,6 +203,20 @@ mod tests {
         assert_eq!(retry.retry_delay, Some(Delay { seconds: 1, nanos: 500_000_000 }));
         let debug = DebugInfo::decode(details.causes[2].value.clone()).unwrap();
         assert_eq!(debug.detail, "Traceback: x");
+    }
+
+    #[test]
+    fn a_hand_back_says_as_what_it_is_to_be_served_elsewhere() {
+        let no_capability = || Error::new(Code::NoCapability, "not here");
+        let told = |query| failed(&no_capability().with_hand_back(query))[HAND_BACK].to_str().unwrap().to_owned();
+        assert_eq!(told(Query::parse("type=b,size in (1,2)").unwrap()), "size%20in%20(1,2),type=b");
+        assert_eq!(told(Query::model("chat")), "");
+        assert!(!failed(&no_capability()).contains_key(HAND_BACK));
+        let len = |len: usize| told(Query::equal_to([("k", "v".repeat(len))])).len();
+        assert_eq!(
+            (len(MAX_SELECTOR - 3), len(MAX_SELECTOR - 2), len(MAX_SELECTOR - 1)),
+            (MAX_SELECTOR - 1, MAX_SELECTOR, 0)
+        );
     }
 
     #[test]

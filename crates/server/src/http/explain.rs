@@ -39,10 +39,13 @@ fn explained<S: Upstream>(app: &App<S>, uri: &Uri, headers: &HeaderMap) -> Resul
 /// # Errors
 /// `INVALID_INPUT` for what a request would be refused for before it is matched, and if nothing is asked for.
 fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request, Error> {
-    let Metadata { deadline, conditions, headers, .. } = Metadata::read(headers, Instant::now())?;
+    let metadata = Metadata::read(headers, Instant::now())?;
     let asked = Asked::read(uri)?;
-    let query = [conditions, asked.conditions].into_iter().find(|conditions| !conditions.is_empty());
-    let query = query.map_or_else(|| Query::model(&asked.model), Query::all);
+    let query = metadata.query().unwrap_or_else(|| match asked.conditions {
+        conditions if conditions.is_empty() => Query::model(&asked.model),
+        conditions => Query::all(conditions),
+    });
+    let Metadata { deadline, headers, .. } = metadata;
     if query == Query::model("") {
         return Err(Error::invalid("nothing is asked for: give conditions such as type=chat, a selector=, or a name="));
     }

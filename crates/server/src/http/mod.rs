@@ -12,6 +12,7 @@ use std::future::{Ready, ready};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use anyserve_core::header::HAND_BACK;
 use anyserve_core::{Code, Error};
 use axum::Router;
 use axum::extract::Request;
@@ -20,8 +21,8 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use serde_json::{Value, json};
 
-use crate::Upstream;
 use crate::route::App;
+use crate::{Upstream, grpc};
 
 const JSON: &str = "application/json";
 
@@ -43,6 +44,9 @@ pub fn failed(error: &Error) -> Response {
     headers.insert(CODE, HeaderValue::from_static(error.code.name()));
     if let Some(after) = error.retry_after {
         headers.insert(RETRY_AFTER, seconds(after).into());
+    }
+    if let Some(selector) = grpc::hand_back(error).and_then(|text| text.parse().ok()) {
+        headers.insert(HAND_BACK, selector);
     }
     if error.code == Code::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -140,7 +140,7 @@ mod tests {
     use std::time::Instant;
 
     fn load(model: &str, queued: usize, saturated: bool) -> CapabilityLoad {
-        CapabilityLoad { model: model.into(), queued, max_queue: 8, saturated }
+        CapabilityLoad { model: model.into(), queued, max_queue: 8, saturated, ..CapabilityLoad::default() }
     }
 
     #[test]

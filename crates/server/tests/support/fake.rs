@@ -102,6 +102,11 @@ impl Fake {
         });
     }
 
+    /// Begins to leave.
+    pub(crate) fn set_draining(&self) {
+        self.0.catalog.send_modify(|catalog| Arc::make_mut(catalog).draining = true);
+    }
+
     /// Those who wait for a change of the catalog.
     pub(crate) fn watchers(&self) -> usize {
         self.0.catalog.receiver_count()
@@ -151,6 +156,10 @@ impl Fake {
             }
             "fail" => Err(Error::new(Code::HandlerError, "ValueError: no").with_traceback("Traceback: here")),
             "full" => Err(Error::new(Code::Overloaded, "the queue is full").with_retry_after(Duration::from_secs(3))),
+            "elsewhere" => {
+                let query = Query::parse("type=elsewhere.heavy").unwrap();
+                Err(Error::new(Code::NoCapability, "not here").with_hand_back(query))
+            }
             "panic" => panic!("deliberately"),
             name => Err(Error::new(Code::NoCapability, format!("Request for unknown model: '{name}' is not found"))),
         }
