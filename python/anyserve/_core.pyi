@@ -993,6 +993,23 @@ def serve(options: dict[str, Any], on_event: Callable[[str, dict[str, Any]], Non
         TypeError: an option that there is not, or of another type.
     """
 
+def serve_api_server(options: dict[str, Any], on_event: Callable[[str, dict[str, Any]], None]) -> int:
+    """Run an API server in this process until SIGTERM or SIGINT. Blocks, without the GIL; a second one ends it.
+
+    Args:
+        options: the options of `anyserve api-server` by name (``lease_s`` for ``--lease-s``); a missing one was not
+            given, and comes from the file that ``config`` names, or its default.
+        on_event: called from other threads with a kind and its fields: ``listening`` (endpoint, store, policy),
+            ``draining`` (in_flight, grace_s), ``stopped`` (clean, aborted).
+
+    Returns:
+        The exit code: 0 if every request was answered, 1 if some were aborted at the end of the grace.
+
+    Raises:
+        StartError: it cannot be started as asked; the message has the fix.
+        TypeError: an option that there is not, or of another type.
+    """
+
 def bench(args: list[str]) -> int:
     """Run `anyserve bench` with these arguments, without the GIL.
 

@@ -29,6 +29,16 @@ SERVING = {"endpoint": "127.0.0.1:8000", "capabilities": [], "models": ["echo", 
         ),
         ("stopped", {"clean": True, "aborted": 0}, "stopped"),
         ("stopped", {"clean": False, "aborted": 2}, "stopped; 2 requests aborted"),
+        (
+            "listening",
+            {"endpoint": "http://127.0.0.1:8080", "store": "memory", "policy": "least-wait"},
+            "API server on http://127.0.0.1:8080, routing by least-wait; next: anyserve serve app:app --api-server http://",
+        ),
+        (
+            "listening",
+            {"endpoint": "http://h:1", "store": "etcd", "policy": "sticky"},
+            "API server on http://h:1, shared in etcd",
+        ),
         ("something new", {}, ""),
     ],
 )

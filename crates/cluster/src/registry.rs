@@ -11,7 +11,9 @@
 //! Health ([`Health`]) goes beside it: what replicas say renews leases, what connections do ejects. It is
 //! deterministic: the same events at the same instants give the same answers.
 
+mod adopt;
 mod choose;
+mod look;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::retired::Retired;
 use crate::{Announce, Answer, Heartbeat, Load, MessageError, Offer, RegistryConfig};
 
 pub(crate) use choose::Pick;
+pub use look::{OfferView, Resolved};
 
 /// The replicas of a fleet.
 #[derive(Debug)]
@@ -46,6 +49,22 @@ pub struct Registry {
     holders: Holders,
     lives: u64,
     turns: u64,
+    counts: Counts,
+}
+
+/// How often something has happened in a registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Announcements that were written down.
+    pub announced: u64,
+    /// Heartbeats that were written down.
+    pub heartbeats: u64,
+    /// Replicas that said that they go.
+    pub left: u64,
+    /// Replicas whose leases were over.
+    pub expired: u64,
+    /// Replicas that were ejected, each time anew.
+    pub ejected: u64,
 }
 
 /// One start of one replica. It means nothing any more once the replica is gone or was started again.
@@ -93,6 +112,7 @@ impl Registry {
             holders: Holders::default(),
             lives: 0,
             turns: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -114,6 +134,7 @@ impl Registry {
         } else {
             self.update(slot, announce, now);
         }
+        self.counts.announced += 1;
         Ok(Answer::Accepted)
     }
 
@@ -146,6 +167,7 @@ impl Registry {
         let denied = known.offers.iter().any(|offer| offer.denied);
         self.renew(slot, heartbeat.seq, heartbeat.draining, now);
         self.load(slot, &heartbeat.loads);
+        self.counts.heartbeats += 1;
         Ok(if denied { Answer::AnnounceAgain } else { Answer::Accepted })
     }
 
@@ -157,6 +179,7 @@ impl Registry {
             return Answer::StaleEpoch { latest: known.epoch };
         }
         self.retire(slot, true, now);
+        self.counts.left += 1;
         Answer::Accepted
     }
 
@@ -165,6 +188,7 @@ impl Registry {
         let mut count = 0;
         while let Some((_, slot)) = self.leases.first().copied().filter(|(until, _)| *until <= now) {
             self.retire(slot, false, now);
+            self.counts.expired += 1;
             count += 1;
         }
         self.retired.forget(self.config.remember, now);
@@ -174,14 +198,16 @@ impl Registry {
     /// A connection to a replica failed: no request goes there without need, whatever its lease says.
     pub fn eject(&mut self, handle: Handle, now: Instant) {
         let Some(replica) = self.get(handle) else { return };
-        self.set_health(handle.slot, replica.health.eject(now, &self.config));
+        let (before, after) = (replica.health, replica.health.eject(now, &self.config));
+        self.set_health(handle.slot, after);
+        self.counts.ejected += u64::from(before.is_up());
     }
 
-    /// The replicas that are to be probed now, one probe each. The shell asks whether the replica is live, and says so
-    /// with [`probed`](Self::probed).
-    pub fn probes(&mut self, now: Instant) -> Vec<ReplicaView> {
+    /// The replicas that are to be probed now, one probe each, and no more than `max`; those that are left over stay
+    /// due. The shell asks whether the replica is live, and says so with [`probed`](Self::probed).
+    pub fn probes(&mut self, max: usize, now: Instant) -> Vec<ReplicaView> {
         let mut probes = Vec::new();
-        while let Some((_, slot)) = self.dues.first().copied().filter(|(due, _)| *due <= now) {
+        while let Some((_, slot)) = self.dues.first().copied().filter(|(due, _)| *due <= now && probes.len() < max) {
             let (health, probe) = self.replicas[wide(slot)].health.turn(now, &self.config);
             self.set_health(slot, health);
             probes.extend(probe.then(|| self.view_of(slot)));
@@ -241,6 +267,11 @@ impl Registry {
         self.replicas.is_empty()
     }
 
+    /// How often something has happened.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// The numbers that it goes by.
     pub fn config(&self) -> &RegistryConfig {
         &self.config
@@ -261,6 +292,7 @@ impl Registry {
         }
         self.retired.remove(&announce.id);
         self.insert(announce, now);
+        self.counts.announced += 1;
         Ok(Answer::Accepted)
     }
 

@@ -44,6 +44,13 @@ impl Retired {
         (epoch == last.epoch && seq <= last.seq).then_some(Answer::Outdated { latest: last.seq })
     }
 
+    /// What this epoch of a replica said before is no reason any more, unless it left.
+    pub(crate) fn forgive(&mut self, id: &str, epoch: u64) {
+        if self.last.get(id).is_some_and(|last| last.epoch == epoch && !last.left) {
+            self.last.remove(id);
+        }
+    }
+
     /// The replica is back.
     pub(crate) fn remove(&mut self, id: &str) {
         self.last.remove(id);

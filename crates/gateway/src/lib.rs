@@ -13,15 +13,21 @@
 //! It decides nothing: who gets a request is decided in `anyserve_cluster`, and this crate carries it out.
 
 mod body;
+mod config;
+mod control;
 mod fleet;
 mod gateway;
 mod in_flight;
 mod json;
+mod pages;
 mod proxy;
+mod registry;
 mod replicas;
+pub mod store;
 
 pub use body::Body;
-pub use fleet::Fleet;
-pub use gateway::{Gateway, GatewayConfig};
+pub use config::GatewayConfig;
+pub use fleet::{Counted, Counters, Fleet, GrpcProber, Prober};
+pub use gateway::Gateway;
 pub use proxy::ProxyConfig;
 pub use replicas::{ReplicaTlsError, ReplicasConfig};

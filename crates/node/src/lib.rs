@@ -1,9 +1,10 @@
-//! The composition root: options in, a running replica out.
+//! The composition root: options in, a running replica or API server out.
 //!
 //! Everything is put together here and nothing is decided: [`Options`] become [`Settings`], which become a listener, a
 //! pool of workers and a server, which run until a signal. `anyserve serve` (through `anyserve._core`) and the binary
-//! `anyserve-node` are two callers of [`run`].
+//! `anyserve-node` are two callers of [`run`]; `anyserve api-server` and `anyserve-node api-server` of [`api_server`].
 
+mod api;
 mod events;
 mod fleet;
 mod logging;
@@ -17,6 +18,7 @@ mod signals;
 mod store;
 mod weights;
 
+pub use api::{ApiServerEvent, ApiServerOptions, api_server};
 pub use events::Event;
 pub use fleet::FleetSettings;
 pub use objects::{ObjectSettings, far_objects};

@@ -136,11 +136,7 @@ impl Settings {
 
 fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
     let defaults = ServerConfig::default();
-    let mut limits = Limits::default();
-    if let Some(mb) = options.max_message_mb {
-        ensure!((1..=16_384).contains(&mb), "--max-message-mb is {mb}, it takes 1 to 16384");
-        limits.max_message = usize::try_from(u64::from(mb) << 20)?;
-    }
+    let mut limits = limits(options.max_message_mb)?;
     if let Some(len) = options.max_queue {
         ensure!(len > 0, "--max-queue is 0: nothing could ever wait; it takes at least 1");
         limits.max_queue = usize::try_from(len)?;
@@ -150,7 +146,18 @@ fn server(options: &Options, grace: Duration) -> Result<ServerConfig> {
     if let Some(token) = &admin_token {
         token.check().context("--admin-token")?;
     }
-    Ok(ServerConfig { limits, server_id, tls: tls(options)?, admin_token, grace, ..ServerConfig::default() })
+    let tls = tls(options.tls_cert.clone(), options.tls_key.clone(), options.tls_client_ca.clone())?;
+    Ok(ServerConfig { limits, server_id, tls, admin_token, grace, ..ServerConfig::default() })
+}
+
+/// The limits with `--max-message-mb`.
+pub(crate) fn limits(max_message_mb: Option<u32>) -> Result<Limits> {
+    let mut limits = Limits::default();
+    if let Some(mb) = max_message_mb {
+        ensure!((1..=16_384).contains(&mb), "--max-message-mb is {mb}, it takes 1 to 16384");
+        limits.max_message = usize::try_from(u64::from(mb) << 20)?;
+    }
+    Ok(limits)
 }
 
 fn policy(min_residency: Option<f64>, starvation: Option<f64>) -> Result<PoolPolicy> {
@@ -171,8 +178,13 @@ fn scheduling(options: &Options) -> Result<Scheduling> {
     })
 }
 
-fn tls(options: &Options) -> Result<Option<TlsFiles>> {
-    match (options.tls_cert.clone(), options.tls_key.clone(), options.tls_client_ca.clone()) {
+/// The files of `--tls-cert`, `--tls-key` and `--tls-client-ca`.
+pub(crate) fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>> {
+    match (certificate, key, client_ca) {
         (Some(certificate), Some(key), client_ca) => Ok(Some(TlsFiles { certificate, key, client_ca })),
         (None, None, None) => Ok(None),
         (None, None, Some(_)) => bail!("--tls-client-ca needs --tls-cert and --tls-key too"),
@@ -181,7 +193,7 @@ fn tls(options: &Options) -> Result<Option<TlsFiles>> {
     }
 }
 
-fn address(host: &str, port: u16) -> Result<SocketAddr> {
+pub(crate) fn address(host: &str, port: u16) -> Result<SocketAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let found = (bare, port).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     found.with_context(|| {
@@ -189,18 +201,18 @@ fn address(host: &str, port: u16) -> Result<SocketAddr> {
     })
 }
 
-fn seconds(flag: &str, given: Option<f64>, default: f64) -> Result<Duration> {
+pub(crate) fn seconds(flag: &str, given: Option<f64>, default: f64) -> Result<Duration> {
     let seconds = given.unwrap_or(default);
     ensure!((0.0..=MAX_SECONDS).contains(&seconds), "{flag} is {seconds}, it takes 0 to {MAX_SECONDS} seconds");
     Ok(Duration::from_secs_f64(seconds))
 }
 
-fn threads(threads: u32) -> Result<usize> {
+pub(crate) fn threads(threads: u32) -> Result<usize> {
     ensure!((1..=256).contains(&threads), "--threads is {threads}, it takes 1 to 256");
     Ok(usize::try_from(threads)?)
 }
 
-fn log_level(level: &str) -> Result<String> {
+pub(crate) fn log_level(level: &str) -> Result<String> {
     let known = ["error", "warn", "info", "debug", "trace"];
     ensure!(known.contains(&level), "--log-level is '{level}', it takes one of {}", known.join(", "));
     Ok(level.to_owned())

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("bench", &["proto", "core"]),
     ("objects", &["proto", "client", "core"]),
     ("uplink", &["client", "cluster", "proto", "core"]),
-    ("node", &["server", "worker", "objects", "uplink", "shm", "core"]),
+    ("node", &["gateway", "server", "worker", "objects", "uplink", "cluster", "client", "shm", "core"]),
     ("py", &["node", "wire", "shm", "core", "bench", "client"]),
     ("testkit", &["sched", "core"]),
 ];

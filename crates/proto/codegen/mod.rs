@@ -12,13 +12,15 @@ struct Package {
     root: &'static str,
 }
 
-const PACKAGES: [Package; 2] = [
+const PACKAGES: [Package; 3] = [
     Package { name: "inference", root: "inference/grpc_service.proto" },
     Package { name: "anyserve.v1", root: "anyserve/v1/services.proto" },
+    Package { name: "etcdserverpb", root: "etcd/rpc.proto" },
 ];
 
 /// Names of the files [`generate`] writes.
-pub(crate) const WRITTEN: [&str; 4] = ["inference.rs", "inference.bin", "anyserve.v1.rs", "anyserve.v1.bin"];
+pub(crate) const WRITTEN: [&str; 6] =
+    ["inference.rs", "inference.bin", "anyserve.v1.rs", "anyserve.v1.bin", "etcdserverpb.rs", "etcdserverpb.bin"];
 
 /// Where the checked-in files are.
 pub(crate) const CHECKED_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/gen");

@@ -1,4 +1,4 @@
-//! Code generated from proto/: KServe v2 with Triton's extensions, and AnyServe's own services.
+//! Code generated from proto/: KServe v2 with Triton's extensions, AnyServe's own services, and a part of etcd's API.
 //!
 //! Nothing here is written by hand and nothing here decides: `src/gen` is checked in, so that building needs no
 //! protobuf compiler, and a test generates it again and compares. All `bytes` fields are [`bytes::Bytes`]: a decoded
@@ -21,4 +21,13 @@ pub mod v1 {
 
     /// The package as an encoded `FileDescriptorSet`, for reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/anyserve.v1.bin");
+}
+
+/// The package `etcdserverpb`: the part of etcd's API that API servers share what they hear by.
+#[allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all, clippy::pedantic)]
+pub mod etcd {
+    include!("gen/etcdserverpb.rs");
+
+    /// The package as an encoded `FileDescriptorSet`, for the test that pins its numbers.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/etcdserverpb.bin");
 }

@@ -3,6 +3,7 @@
 //! Newtypes and conversions; what decides is in the other crates. The one part that does work of its own is
 //! [`worker`]: the process in which handlers run.
 
+mod api_server;
 mod bench;
 mod client;
 mod errors;
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kserve::register(module)?;
     objref::register(module)?;
     serve::register(module)?;
+    api_server::register(module)?;
     worker::register(module)?;
     bench::register(module)?;
     // What is public is for `anyserve` to say; PyO3 would list everything.

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-/// Exit code of a replica that aborted requests.
-const ABORTED: i32 = 1;
+/// Exit code of a replica or an API server that aborted requests.
+pub(crate) const ABORTED: i32 = 1;
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve, module)?)
@@ -245,7 +245,7 @@ fn capability_dict<'py>(py: Python<'py>, capability: &Capability) -> PyResult<Bo
     Ok(dict)
 }
 
-fn start_error(py: Python<'_>, message: &str) -> PyErr {
+pub(crate) fn start_error(py: Python<'_>, message: &str) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     match CLASS.import(py, "anyserve.errors", "StartError").and_then(|class| class.call1((message,))) {
         Ok(error) => PyErr::from_value(error),

@@ -1,4 +1,5 @@
-//! Who may administrate: whoever knows the token or, where there is none, whoever is on this machine.
+//! Who may administrate: whoever knows the token or, where there is none, whoever is on this machine. And who may be a
+//! replica of an API server: whoever is on this machine, or knows the token of the cluster.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,14 @@ use crate::AdminToken;
 
 /// The address that a request came from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+pub struct Peer(pub IpAddr);
+
+/// The two kinds of those who may do more than others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Admin,
+    Cluster,
+}
 
 /// Lets a request of an administrator pass.
 ///
@@ -19,25 +27,45 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 /// # Errors
 /// `FORBIDDEN` or `UNAUTHENTICATED`, with what to do about it.
 pub(crate) fn check(token: Option<&AdminToken>, headers: &HeaderMap, extensions: &Extensions) -> Result<(), Error> {
+    check_page(headers)?;
+    match token {
+        Some(token) => check_token(Kind::Admin, token, headers),
+        None => check_peer(Kind::Admin, extensions),
+    }
+}
+
+/// Lets a replica's request to an API server pass: from this machine, or from elsewhere with the token of the cluster.
+/// A wrong token is refused from everywhere.
+///
+/// # Errors
+/// `FORBIDDEN` or `UNAUTHENTICATED`, with what to do about it.
+pub fn check_cluster(token: Option<&AdminToken>, headers: &HeaderMap, extensions: &Extensions) -> Result<(), Error> {
+    check_page(headers)?;
+    match token {
+        Some(token) if headers.contains_key(AUTHORIZATION) => check_token(Kind::Cluster, token, headers),
+        Some(token) => check_peer(Kind::Cluster, extensions).or_else(|_| check_token(Kind::Cluster, token, headers)),
+        None => check_peer(Kind::Cluster, extensions),
+    }
+}
+
+fn check_page(headers: &HeaderMap) -> Result<(), Error> {
     if headers.contains_key(ORIGIN) {
         return Err(Error::new(
             Code::Forbidden,
             "a request with an Origin header is from a web page; no page may do this",
         ));
     }
-    match token {
-        Some(token) => check_token(token, headers),
-        None => check_peer(extensions.get::<Peer>().copied()),
-    }
+    Ok(())
 }
 
-fn check_token(token: &AdminToken, headers: &HeaderMap) -> Result<(), Error> {
+fn check_token(kind: Kind, token: &AdminToken, headers: &HeaderMap) -> Result<(), Error> {
     let given = headers.get(AUTHORIZATION).map(|value| bearer(value.as_bytes()));
+    let name = kind.name();
     let message = match given {
         Some(Some(given)) if token.is(given) => return Ok(()),
-        Some(Some(_)) => "this is not the admin token",
-        Some(None) => "the Authorization header has another form than 'Bearer TOKEN'",
-        None => "the admin token is missing: send the header 'Authorization: Bearer TOKEN'",
+        Some(Some(_)) => format!("this is not the {name} token"),
+        Some(None) => "the Authorization header has another form than 'Bearer TOKEN'".to_owned(),
+        None => format!("the {name} token is missing: send the header 'Authorization: Bearer TOKEN'"),
     };
     Err(Error::new(Code::Unauthenticated, message))
 }
@@ -47,15 +75,28 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
-fn check_peer(peer: Option<Peer>) -> Result<(), Error> {
+fn check_peer(kind: Kind, extensions: &Extensions) -> Result<(), Error> {
+    let peer = extensions.get::<Peer>().copied();
     // An IPv4 client of an IPv6 listener has a mapped address.
     let address = peer.map(|peer| peer.0.to_canonical());
     if address.is_some_and(|address| address.is_loopback()) {
         return Ok(());
     }
     let from = address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
-    let message = format!("without --admin-token only this machine may do this, and the request is from {from}");
+    let message =
+        format!("without --{}-token only this machine may do this, and the request is from {from}", kind.name());
     Err(Error::new(Code::Forbidden, message))
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Cluster => "cluster",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +135,28 @@ mod tests {
                 assert_eq!(of(value, peer), Some(Code::Unauthenticated), "{value}");
             }
         }
+    }
+
+    #[test]
+    fn replicas_are_on_this_machine_or_know_the_token_and_a_wrong_one_is_refused_everywhere() {
+        let refusal = |token: Option<&str>, given: Option<&'static str>, peer: &str| {
+            let token = token.map(|token| AdminToken::from(token.to_owned()));
+            let headers = given.map(|value| (AUTHORIZATION, value.parse().unwrap())).into_iter().collect();
+            let mut extensions = Extensions::new();
+            extensions.insert(Peer(peer.parse().unwrap()));
+            check_cluster(token.as_ref(), &headers, &extensions).err().map(|error| error.code)
+        };
+        let (here, there) = ("127.0.0.1", "10.0.0.1");
+        assert_eq!([here, there].map(|peer| refusal(None, None, peer)), [None, Some(Code::Forbidden)]);
+        let of = |given| [here, there].map(|peer| refusal(Some("secret"), given, peer));
+        assert_eq!(of(None), [None, Some(Code::Unauthenticated)]);
+        assert_eq!(of(Some("Bearer secret")), [None, None]);
+        assert_eq!(of(Some("Bearer other")), [Some(Code::Unauthenticated); 2]);
+        let pages = [("origin", "null"), ("authorization", "Bearer secret")];
+        let pages = pages.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let token = AdminToken::from("secret".to_owned());
+        let error = check_cluster(Some(&token), &pages.into_iter().collect(), &Extensions::new()).unwrap_err();
+        assert_eq!(error.code, Code::Forbidden);
     }
 
     #[test]

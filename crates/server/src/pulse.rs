@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// The newest look, shared by all who watch, and the places for them. There is no task: whoever watches and comes first
 /// in a second looks.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub struct Pulse {
     started: Instant,
     /// The second of the newest look, and what was seen. The lock is held while somebody looks, so that nobody else does.
     newest: Mutex<Option<(u64, Bytes)>>,
@@ -27,8 +27,15 @@ pub(crate) struct Pulse {
 
 // === impl Pulse ===
 
+impl Default for Pulse {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Pulse {
-    pub(crate) fn new() -> Self {
+    /// Nobody has looked, and nobody watches.
+    pub fn new() -> Self {
         let places = Arc::new(Semaphore::new(MAX_WATCHERS));
         Self { started: Instant::now(), newest: Mutex::default(), places }
     }
@@ -37,7 +44,7 @@ impl Pulse {
     ///
     /// # Errors
     /// `OVERLOADED` if all are taken.
-    pub(crate) fn enter(&self) -> Result<OwnedSemaphorePermit, Error> {
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit, Error> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let message = format!("{MAX_WATCHERS} watch the status already: close a page, or ask for /metrics");
             Error::new(Code::Overloaded, message).with_retry_after(BEAT)
@@ -45,7 +52,7 @@ impl Pulse {
     }
 
     /// What was seen in this second; `look` is called if nobody has looked yet.
-    pub(crate) fn newest(&self, now: Instant, look: impl FnOnce() -> Bytes) -> Bytes {
+    pub fn newest(&self, now: Instant, look: impl FnOnce() -> Bytes) -> Bytes {
         let beat = self.beat(now);
         let mut newest = self.newest.lock();
         match &*newest {
@@ -56,7 +63,7 @@ impl Pulse {
     }
 
     /// When the next second begins.
-    pub(crate) fn next(&self, now: Instant) -> Instant {
+    pub fn next(&self, now: Instant) -> Instant {
         self.started + BEAT * u32::try_from(self.beat(now) + 1).unwrap_or(u32::MAX)
     }
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "call", "explain", "status", "workers", "models", "drain", "quarantine", "bench")
+COMMANDS = ("serve", "api-server", "call", "explain", "status", "workers", "models", "drain", "quarantine", "bench")
 ROOT_OPTIONS = ("--help", "--version")
 
 USAGE_ERROR = 2
@@ -60,6 +60,6 @@ def with_command(arguments: Sequence[str]) -> list[str]:
 
 def _slip(first: str) -> str | None:
     """The command that a bare word is a misspelling of; whatever looks like a target is one."""
-    if first in COMMANDS or not first.isalpha():
+    if first in COMMANDS or not first.replace("-", "").isalpha():
         return None
     return next(iter(get_close_matches(first, COMMANDS, n=1, cutoff=0.7)), None)

@@ -2,16 +2,19 @@
 
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from anyserve.cli import operate
 from anyserve.cli.command import FAILED, Endpoint, Once, Refused, Token, print_answer
 from anyserve.errors import StartError
+
+if TYPE_CHECKING:
+    from anyserve.cli.progress import Show
 
 USAGE_ERROR = 2
 MAX_PORT = 65535
@@ -230,12 +233,18 @@ def run_replica(given: Mapping[str, Any]) -> int:
         The exit code.
     """
     from anyserve import _core
+
+    return run_runtime(_core.serve, given)
+
+
+def run_runtime(serve: "Callable[[dict[str, Any], Show], int]", given: Mapping[str, Any]) -> int:
+    """Run what the runtime can be until it is stopped, showing what happens; give the exit code."""
     from anyserve.cli.progress import progress
 
     options = {name: _plain(value) for name, value in given.items()}
     try:
         with _signals_left_to_the_runtime(), progress() as show:
-            return _core.serve({name: value for name, value in options.items() if value not in (None, [])}, show)
+            return serve({name: value for name, value in options.items() if value not in (None, [])}, show)
     except StartError as error:
         print(f"anyserve: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -255,6 +264,60 @@ def _signals_left_to_the_runtime() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+ApiServerPort = Annotated[
+    int | None, _option("--port", "Port; 0 takes a free one.  [default: 8080]", min=0, max=MAX_PORT)
+]
+Store = Annotated[
+    str | None,
+    _option("--store", "memory, or etcd://host:port,host:port, which several share.  [default: memory]"),
+]
+StoreCa = Annotated[Path | None, _option("--store-ca", "CA of etcd's certificate, PEM, for etcd+https://.")]
+Policy = Annotated[
+    str | None,
+    _option("--policy", "least-wait, bin-packing, sticky, prefix or round-robin.  [default: least-wait]"),
+]
+ClusterToken = Annotated[
+    str | None,
+    _option("--cluster-token", "Replicas must know it; without one, only those on this machine may register."),
+]
+Lease = Annotated[
+    float | None, _option("--lease-s", "Seconds of silence after which a replica is gone.  [default: 5]", min=0)
+]
+Heartbeat = Annotated[
+    float | None, _option("--heartbeat-s", "Seconds between messages of a replica.  [default: 1]", min=0)
+]
+ReplicaCa = Annotated[Path | None, _option("--replica-ca", "CA of the replicas' certificates, PEM.")]
+
+
+@cli.command("api-server", cls=Once)
+def api_server(  # noqa: PLR0913 - one parameter per option is how typer is told
+    ctx: typer.Context,
+    *,
+    host: Host = None,
+    port: ApiServerPort = None,
+    store: Store = None,
+    store_ca: StoreCa = None,
+    policy: Policy = None,
+    cluster_token: ClusterToken = None,
+    lease_s: Lease = None,
+    heartbeat_s: Heartbeat = None,
+    grace_s: Grace = None,
+    max_message_mb: MaxMessage = None,
+    log_level: LogLevel = None,
+    threads: Threads = None,
+    config: Config = None,
+    server_id: ServerId = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
+    replica_ca: ReplicaCa = None,
+) -> int:
+    """Serve many replicas under one address. Each option is also a variable and a line of the file of --config."""
+    from anyserve import _core
+
+    return run_runtime(_core.serve_api_server, ctx.params)
 
 
 @cli.command(cls=Once)

@@ -1,4 +1,4 @@
-"""`anyserve explain`: the question that is put to a replica, and its answer as text."""
+"""`anyserve explain`: the question that is put to a replica or an API server, and its answer as text."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from anyserve.cli.ask import BadQuestionError, ask
+from anyserve.cli.fleet import explained, is_of_fleet
 from anyserve.cli.tables import aligned
 
 _SIGNS = re.compile(r"[=!<>(),\"]|\s(in|notin)\s")
@@ -65,6 +66,8 @@ def _quoted(text: str) -> str:
 
 def shown(answer: Mapping[str, Any]) -> str:
     """Write an explanation: what is decided, then a line for each candidate, the chosen one marked."""
+    if is_of_fleet(answer):
+        return explained(answer)
     candidates = answer["candidates"]
     lines = [f"{answer['query']} {_decided(answer['decision'])}"]
     if candidates:

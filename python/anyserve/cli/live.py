@@ -13,7 +13,7 @@ from anyserve.cli.tables import Table
 _STYLES = {
     "ready": "green", "starting": "yellow", "waiting": "yellow", "waking": "yellow", "draining": "yellow",
     "stopping": "yellow", "leaving": "yellow", "falling-asleep": "yellow", "down": "red", "replacing": "red",
-    "backing-off": "red",
+    "backing-off": "red", "up": "green", "probing": "yellow", "ejected": "red",
 }  # fmt: skip
 
 

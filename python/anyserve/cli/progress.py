@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 Show = Callable[[str, Mapping[str, Any]], None]
-"""Takes the events of `_core.serve`: their kind and their fields."""
+"""Takes the events of `_core.serve` and `_core.serve_api_server`: their kind and their fields."""
 
 Input = tuple[str, str, Sequence[int]]
 """Name, datatype and shape of a declared input."""
@@ -49,7 +49,7 @@ def line(kind: str, event: Mapping[str, Any]) -> str:
     """Say an event in one line; empty for one that there is nothing to say about."""
     texts = {
         "worker": _worker, "serving": _serving, "reloading": _reloading, "reloaded": _reloaded, "draining": _draining,
-        "stopped": _stopped,
+        "stopped": _stopped, "listening": _listening,
     }  # fmt: skip
     return texts[kind](event) if kind in texts else ""
 
@@ -103,6 +103,12 @@ def _reloading(event: Mapping[str, Any]) -> str:
 def _reloaded(event: Mapping[str, Any]) -> str:
     error = event["error"]
     return "the app was loaded again" if error is None else f"the app was not loaded again, its workers stay: {error}"
+
+
+def _listening(event: Mapping[str, Any]) -> str:
+    store = "" if event["store"] == "memory" else f", shared in {event['store']}"
+    command = f"anyserve serve app:app --api-server {event['endpoint']}"
+    return f"API server on {event['endpoint']}{store}, routing by {event['policy']}; next: {command}"
 
 
 def _draining(event: Mapping[str, Any]) -> str:

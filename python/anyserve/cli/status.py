@@ -1,9 +1,10 @@
-"""A replica's status as tables, and the rates that two of them give."""
+"""The status of a replica or an API server as tables, and the rates that two of them give."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from anyserve.cli import fleet
 from anyserve.cli.tables import Table, aligned, counted, printable
 
 Status = Mapping[str, Any]
@@ -30,6 +31,8 @@ def spaced(statuses: Iterable[Status], interval_s: float) -> Iterator[tuple[Stat
 
 def rates(before: Status | None, now: Status) -> dict[str, float]:
     """Requests that ended in a second, by group; nothing for a group that was not there before."""
+    if fleet.is_of_fleet(now):
+        return {}
     passed = now["uptime_s"] - before["uptime_s"] if before else 0
     if before is None or passed <= 0:
         return {}
@@ -49,7 +52,9 @@ def _ended(group: Mapping[str, Any]) -> int:
 
 
 def headline(status: Status) -> str:
-    """Say in a line what the replica does."""
+    """Say in a line what the replica or the API server does."""
+    if fleet.is_of_fleet(status):
+        return fleet.headline(status, seconds(status["uptime_s"]))
     phase = "draining" if status["draining"] else "serving"
     phase = "drained: safe to stop" if status["safe_to_stop"] else phase
     load = f"load {status['generation']} of the app"
@@ -57,8 +62,9 @@ def headline(status: Status) -> str:
 
 
 def tables(status: Status, rate: Mapping[str, float]) -> list[Table]:
-    """Lay out groups, workers and resources; what there is none of is left out."""
-    all_tables = [groups(status, rate), workers(status), _resources(status)]
+    """Lay out groups, workers and resources, or replicas; what there is none of is left out."""
+    of_fleet = fleet.is_of_fleet(status)
+    all_tables = [fleet.replicas(status)] if of_fleet else [groups(status, rate), workers(status), _resources(status)]
     return [table for table in all_tables if table.rows]
 
 

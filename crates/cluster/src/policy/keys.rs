@@ -23,6 +23,11 @@ pub struct Keys {
 // === impl Keys ===
 
 impl Keys {
+    /// The keys of a request of this session, of which nothing else is known; of none if the text is empty.
+    pub fn of_session(session: &str) -> Self {
+        Self { session: (!session.is_empty()).then(|| of_bytes(session.as_bytes())), prefix: None }
+    }
+
     /// Reads the header `x-anyserve-session`, the first of that name, and the first bytes of the first input.
     ///
     /// The prompt is the first element of an input of datatype BYTES, or else its data as it is, such as token ids. Of

@@ -32,7 +32,7 @@ impl Default for PrefixAffinity {
 
 impl Policy for PrefixAffinity {
     fn name(&self) -> &'static str {
-        "prefix-affinity"
+        "prefix"
     }
 
     fn needs_all(&self, keys: &Keys) -> bool {

@@ -148,7 +148,7 @@ impl World {
         for _ in 0..self.registry.expire(now) {
             self.count("leases over");
         }
-        for probe in self.registry.probes(now) {
+        for probe in self.registry.probes(usize::MAX, now) {
             self.count("probed");
             let number = number_of(&probe.id);
             self.plan_within(Duration::from_millis(20), Happening::Probed(probe.handle, number));

@@ -48,7 +48,7 @@ pub(crate) fn start_with(config: &ProxyConfig, policy: Box<dyn Policy>) -> World
     let registry = RegistryConfig { lease: Duration::from_hours(1), ..RegistryConfig::default() };
     let fleet = Arc::new(Fleet::new(registry, policy));
     let (leaving, shutdown) = (CancellationToken::new(), CancellationToken::new());
-    let config = GatewayConfig { proxy: config.clone(), leaving: leaving.clone() };
+    let config = GatewayConfig { proxy: config.clone(), leaving: leaving.clone(), ..GatewayConfig::default() };
     let gateway = Gateway::try_new(&config, Arc::clone(&fleet)).unwrap();
     let server = Server::of(&ServerConfig::default(), Arc::clone(&gateway), leaving).unwrap();
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();

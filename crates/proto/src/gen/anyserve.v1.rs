@@ -1468,3 +1468,16 @@ pub mod replica_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A replica as one API server heard it last: the value of the key /anyserve/replicas/<id> in etcd.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StoredReplica {
+    /// Its registration, as it came.
+    #[prost(message, optional, tag = "1")]
+    pub registration: ::core::option::Option<RegisterRequest>,
+    /// Its newest heartbeat since, if there was one.
+    #[prost(message, optional, tag = "2")]
+    pub heartbeat: ::core::option::Option<HeartbeatRequest>,
+    /// It has said that it goes. The key goes right after.
+    #[prost(bool, tag = "3")]
+    pub left: bool,
+}

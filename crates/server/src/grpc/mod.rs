@@ -40,6 +40,7 @@ pub(crate) use front::stream_error;
 pub(crate) use generated::Generated;
 pub(crate) use metadata::Metadata;
 pub(crate) use parameters::from_choice;
+pub use status::status as status_of;
 pub(crate) use status::{failed, hand_back, refusal, succeeded};
 pub(crate) use stream::stream_infer;
 pub(crate) use unary::infer;

@@ -80,7 +80,7 @@ struct DebugInfo {
 }
 
 /// The status of an error.
-pub(crate) fn status(error: &Error) -> Status {
+pub fn status(error: &Error) -> Status {
     status_as(tonic::Code::from_i32(error.code.grpc()), error)
 }
 

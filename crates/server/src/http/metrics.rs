@@ -7,10 +7,9 @@ use axum::{Router, routing::get};
 use http::header::CONTENT_TYPE;
 
 use super::at_once;
+use crate::metrics::encode::OPEN_METRICS;
 use crate::route::App;
 use crate::{Upstream, metrics};
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn router<S: Upstream>(app: &Weak<App<S>>) -> Router {
     Router::new().route("/metrics", get(at_once(app, |app, _| Ok(scrape(app)))))

@@ -4,7 +4,7 @@ mod admin;
 mod explain;
 mod health;
 mod metrics;
-mod page;
+pub(crate) mod page;
 mod status;
 mod workers;
 
@@ -37,7 +37,7 @@ pub(crate) fn router<S: Upstream>(app: &Weak<App<S>>) -> Router {
 }
 
 /// The answer to a request that failed.
-pub(crate) fn failed(error: &Error) -> Response {
+pub fn failed(error: &Error) -> Response {
     let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = self::error(status, &error.message);
     let headers = response.headers_mut();
@@ -79,20 +79,25 @@ fn at_once_of<S: Upstream>(
     }
 }
 
-async fn unknown(uri: Uri) -> Response {
+/// The answer on a path that there is not.
+#[allow(clippy::unused_async, reason = "routers take futures")]
+pub async fn unknown(uri: Uri) -> Response {
     error(StatusCode::NOT_FOUND, &format!("unknown path {}", uri.path()))
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Response {
+/// The answer to a method that a path does not take.
+#[allow(clippy::unused_async, reason = "routers take futures")]
+pub async fn not_allowed(method: Method, uri: Uri) -> Response {
     error(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not allowed on {}", uri.path()))
 }
 
 /// The one form of errors over HTTP.
-fn error(status: StatusCode, message: &str) -> Response {
+pub fn error(status: StatusCode, message: &str) -> Response {
     answer(status, &json!({ "error": message }))
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+/// JSON with a status.
+pub fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 

@@ -5,7 +5,8 @@ use axum::{Router, routing::get};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
 const HTML: &str = include_str!("page/index.html");
-const STYLE: &str = include_str!("page/status.css");
+/// The style sheet of every status page.
+pub const STYLE: &str = include_str!("page/status.css");
 const SCRIPT: &str = include_str!("page/status.js");
 
 /// Nothing but the page's own files, no frames, and no text that becomes markup: names in the status are of others.
@@ -19,7 +20,8 @@ pub(super) fn router() -> Router {
         .route("/status.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
 }
 
-fn file(kind: &'static str, text: &'static str) -> Response {
+/// A file of a page: what browsers may do with it is said in its headers.
+pub fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (CONTENT_TYPE, kind),
         (CONTENT_SECURITY_POLICY, POLICY),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use anyserve_core::{CapabilityLoad, Snapshot, StoreLoad};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode_registry};
-use prometheus_client::metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge};
-use prometheus_client::registry::Registry;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
 
+use super::encode::{Row, counter, counters, gauge, gauges, page};
 use super::{Metrics, ModelMetrics};
 
 /// Everything one scrape shows.
@@ -18,17 +18,9 @@ struct Scrape {
     draining: bool,
 }
 
-/// One value with its labels.
-type Row<'a> = (Vec<(&'static str, &'a str)>, u64);
-
 /// The metrics in `OpenMetrics` text.
 pub(crate) fn text(metrics: &Metrics, inside: Snapshot, draining: bool) -> String {
-    let mut registry = Registry::with_prefix("anyserve");
-    registry.register_collector(Box::new(Scrape { models: metrics.all(), inside, draining }));
-    let mut text = String::new();
-    encode_registry(&mut text, &registry).expect("a String takes all that is written");
-    text.push_str("# EOF\n");
-    text
+    page(Scrape { models: metrics.all(), inside, draining })
 }
 
 impl prometheus_client::collector::Collector for Scrape {
@@ -139,42 +131,6 @@ fn by_model(capabilities: &[CapabilityLoad]) -> BTreeMap<&str, ModelLoad> {
 
 fn grouped(counts: &[(String, u64)]) -> impl Iterator<Item = Row<'_>> {
     counts.iter().map(|(group, count)| (vec![("group", group.as_str())], *count))
-}
-
-fn counters<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: impl Iterator<Item = Row<'a>>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, count) in rows {
-        ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn gauges<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    rows: impl Iterator<Item = Row<'a>>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, count) in rows {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> fmt::Result {
-    ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
-}
-
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, count: u64) -> fmt::Result {
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    ConstGauge::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 #[cfg(test)]

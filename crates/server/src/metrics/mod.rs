@@ -1,6 +1,7 @@
 //! Counting requests. A request costs one lookup by name and a few atomic additions; the text is made when asked for.
 
 mod collector;
+pub mod encode;
 mod histogram;
 
 use std::collections::HashMap;

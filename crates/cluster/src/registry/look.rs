@@ -1,0 +1,81 @@
+//! What a registry tells of its replicas, and whom it would choose, without a request.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyserve_core::{Capability, Query};
+
+use super::{Registry, ReplicaView};
+use crate::index::wide;
+use crate::policy::{Keys, Policy};
+use crate::{Load, Standing};
+
+/// One capability of a replica, as it is known now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OfferView {
+    /// What it serves.
+    pub capability: Arc<Capability>,
+    /// A request may be sent again although it may have begun.
+    pub idempotent: bool,
+    /// Requests that run at once.
+    pub slots: u32,
+    /// How busy it is, as it last said.
+    pub load: Load,
+    /// How fit it is to be sent a request; `None` if no request goes there.
+    pub standing: Option<Standing>,
+    /// The replica itself denied it since it announced it.
+    pub denied: bool,
+}
+
+/// Who a request should go to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The replica.
+    pub replica: ReplicaView,
+    /// What it says it serves; `None` if it is only the most promising one.
+    pub capability: Option<Arc<Capability>>,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// The capabilities of a replica, in the order of its announcement; none of one that is not there.
+    pub fn offers(&self, id: &str) -> Vec<OfferView> {
+        let Some(slot) = self.slots.get(id) else { return Vec::new() };
+        let known = &self.replicas[wide(*slot)];
+        let view = |held: &crate::replica::Held| OfferView {
+            capability: Arc::clone(self.index.capability(held.number)),
+            idempotent: held.idempotent,
+            slots: held.slots,
+            load: held.load,
+            standing: known.standing(held),
+            denied: held.denied,
+        };
+        known.offers.iter().map(view).collect()
+    }
+
+    /// Who a request should go to that somebody else sends: the policy's choice among those who say they serve it, and
+    /// somebody who is ejected only if there is nobody else.
+    ///
+    /// Nothing is counted as sent: the replica's next heartbeat tells what came of it.
+    pub fn resolve(
+        &mut self,
+        query: &Query,
+        avoid: &[Arc<str>],
+        policy: &dyn Policy,
+        keys: &Keys,
+        now: Instant,
+    ) -> Option<Resolved> {
+        self.expire(now);
+        let pick = self.choose(query, avoid, true, policy, keys)?;
+        let capability = self.claimed(&pick);
+        Some(Resolved { replica: self.view_of(pick.handle.slot), capability })
+    }
+
+    /// Who a request would be sent to that nobody says they serve: the most promising one.
+    pub fn promises(&mut self, query: &Query, policy: &dyn Policy, keys: &Keys, now: Instant) -> Option<Resolved> {
+        self.expire(now);
+        let pick = self.promising(query, &[], policy, keys)?;
+        Some(Resolved { replica: self.view_of(pick.handle.slot), capability: None })
+    }
+}

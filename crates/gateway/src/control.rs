@@ -1,0 +1,82 @@
+//! Everything that an API server answers but requests: the registry's service and paths, and the pages.
+
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use anyserve_core::{Code, Error};
+use anyserve_proto::v1::registry_server::RegistryServer;
+use anyserve_server::AdminToken;
+use anyserve_server::common::{Peer, check_cluster, failed, not_allowed, status_of, unknown};
+use axum::Router;
+use axum::body::Body;
+use futures_util::FutureExt;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use tower::ServiceExt;
+
+use crate::pages::{self, Seen};
+use crate::registry::{self, MAX_MESSAGE, MAX_QUESTION, RegistryService};
+use crate::{Fleet, GatewayConfig};
+
+/// The routes, and who guards them.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    router: Router,
+    cluster_token: Option<AdminToken>,
+}
+
+// === impl Control ===
+
+impl Control {
+    pub(crate) fn new(config: &GatewayConfig, fleet: &Arc<Fleet>) -> Self {
+        let seen = Arc::new(Seen::new(Arc::clone(fleet), config.leaving.clone()));
+        let service = RegistryService::new(Arc::clone(fleet), config.leaving.clone());
+        let of_replicas = RegistryServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let of_everybody = RegistryServer::new(service).max_decoding_message_size(MAX_QUESTION);
+        let router = Router::new()
+            .route_service("/anyserve.v1.Registry/Resolve", of_everybody)
+            .route_service("/anyserve.v1.Registry/{method}", of_replicas)
+            .merge(registry::router().with_state(Arc::clone(fleet)))
+            .merge(pages::router().with_state(seen))
+            .fallback(unknown)
+            .method_not_allowed_fallback(not_allowed);
+        Self { router, cluster_token: config.cluster_token.clone() }
+    }
+
+    /// Answers a request of `peer` that is no request for a replica, also one on a path that there is not.
+    pub(crate) async fn answer(&self, mut request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+        request.extensions_mut().insert(Peer(peer));
+        let grpc = is_grpc(request.headers());
+        if let Err(error) = self.check(&request, grpc) {
+            return refusal(&error, grpc);
+        }
+        let answer = self.router.clone().oneshot(request.map(Body::new));
+        match AssertUnwindSafe(answer).catch_unwind().await {
+            Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+            Err(_) => refusal(&Error::internal("the server failed on this request"), grpc),
+        }
+    }
+
+    /// Whether this request may be answered: by who asks, and for gRPC by whether there is such a method.
+    fn check(&self, request: &Request<Incoming>, grpc: bool) -> Result<(), Error> {
+        let path = request.uri().path();
+        if registry::is_for_replicas(path) {
+            check_cluster(self.cluster_token.as_ref(), request.headers(), request.extensions())?;
+        }
+        if grpc && !path.starts_with(registry::SERVICE) {
+            return Err(Error::new(Code::Unsupported, format!("unknown method {path}")));
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a request that failed, in the protocol that it came in.
+pub(crate) fn refusal(error: &Error, grpc: bool) -> Response<Body> {
+    if grpc { status_of(error).into_http() } else { failed(error) }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,235 @@
+//! One session with one member: everything that is under way in it ends with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyserve_client::Endpoint;
+use anyserve_cluster::{RegistryConfig, RegistryLimits};
+use anyserve_proto::etcd::event::EventType;
+use anyserve_proto::etcd::{self, WatchResponse};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+use super::super::EtcdConfig;
+use super::super::entry::{Entry, MAX_ENTRY};
+use super::super::mirror::{Action, Change, Event, Id, LeaseId};
+use super::client::{Client, id_of};
+
+/// An event, and what failed if it is that something did.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) event: Event,
+    pub(super) cause: Option<String>,
+}
+
+/// What is under way with one member.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Option<Client>,
+    lease: Duration,
+    limits: RegistryLimits,
+    /// Connecting, and requests.
+    tasks: JoinSet<Done>,
+    /// What changes, as it comes; nothing is read while it is full.
+    watched: mpsc::Receiver<Told>,
+    watching: mpsc::Sender<Told>,
+}
+
+#[derive(Debug)]
+enum Done {
+    Connected(Client),
+    Told(Told),
+    /// The watch has said everything over the channel.
+    Watched,
+}
+
+/// Changes that wait to be looked at.
+const WAITING: usize = 16;
+
+// === impl Session ===
+
+impl Session {
+    /// Begins to connect to a member.
+    pub(super) fn open(config: &EtcdConfig, member: Endpoint, registry: &RegistryConfig, patience: Duration) -> Self {
+        let (watching, watched) = mpsc::channel(WAITING);
+        let mut tasks = JoinSet::new();
+        let (user, tls) = (config.user.clone(), config.tls.clone());
+        tasks.spawn(async move {
+            match Client::connect(&member, user.as_ref(), &tls, patience).await {
+                Ok(client) => Done::Connected(client),
+                Err(status) => Done::Told(Told::broken(&status)),
+            }
+        });
+        Self { client: None, lease: registry.lease, limits: registry.limits, tasks, watched, watching }
+    }
+
+    /// What happens next in it.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn next(&mut self) -> Told {
+        loop {
+            let done = tokio::select! {
+                Some(told) = self.watched.recv() => return told,
+                Some(done) = self.tasks.join_next() => done,
+                else => std::future::pending().await,
+            };
+            match done {
+                Ok(Done::Connected(client)) => {
+                    self.client = Some(client);
+                    return Event::Connected.into();
+                }
+                Ok(Done::Told(told)) => return told,
+                Ok(Done::Watched) => {}
+                Err(error) => return Told { event: Event::Broken, cause: Some(format!("a task panicked: {error}")) },
+            }
+        }
+    }
+
+    /// Begins to carry out an action.
+    pub(super) fn perform(&mut self, action: Action) {
+        let Some(client) = self.client.clone() else { return };
+        let (limits, lease) = (self.limits, self.lease);
+        match action {
+            Action::List => self.tell(async move { list(&client, &limits).await }),
+            Action::Ping => self.tell(async move { client.ping().await.map(|()| Event::Ponged) }),
+            Action::Write { id, entry, lease: known } => {
+                self.tell(async move { write(&client, id, &entry, known, lease).await });
+            }
+            Action::Remove { id, entry, lease: known } => {
+                self.tell(async move { remove(&client, id, &entry, known, lease).await });
+            }
+            Action::KeepAlive(leases) => {
+                self.tell(async move { Ok(Event::KeptAlive { gone: client.keep_alive(leases).await? }) });
+            }
+            Action::Watch { from } => {
+                let watching = self.watching.clone();
+                self.tasks.spawn(async move {
+                    let end = watch(&client, from, &limits, &watching).await;
+                    // Nobody reads any more when the session is over.
+                    let _ = watching.send(end).await;
+                    Done::Watched
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, work: impl Future<Output = Result<Event, Status>> + Send + 'static) {
+        self.tasks.spawn(async move { Done::Told(work.await.map_or_else(|status| Told::broken(&status), Told::from)) });
+    }
+}
+
+async fn list(client: &Client, limits: &RegistryLimits) -> Result<Event, Status> {
+    let (mut entries, mut after, mut revision) = (Vec::new(), None, 0);
+    loop {
+        let page = client.page(after.as_deref(), revision).await?;
+        if revision == 0 {
+            revision = page.revision;
+        }
+        after = page.found.last().map(|last| last.key.clone());
+        entries.extend(page.found.iter().filter_map(|found| entry(found, limits)));
+        if !page.more || after.is_none() || entries.len() > limits.max_replicas {
+            return Ok(Event::Listed { revision, entries });
+        }
+    }
+}
+
+async fn write(client: &Client, id: Id, entry: &Entry, known: Option<LeaseId>, ttl: Duration) -> Result<Event, Status> {
+    let value = entry.encode();
+    let len = value.len();
+    if len > MAX_ENTRY {
+        tracing::warn!(replica = %id, len, max = MAX_ENTRY, "a replica says too much for the store; others do not see it");
+        return Ok(Event::Refused { id });
+    }
+    let lease = match known {
+        Some(lease) => lease,
+        None => client.grant(ttl).await?,
+    };
+    match client.put(&id, value, lease).await {
+        Ok(()) => Ok(Event::Written { id, lease }),
+        Err(status) if status.code() == Code::NotFound => Ok(Event::Expired { id }),
+        Err(status) if status.code() == Code::InvalidArgument => {
+            tracing::warn!(replica = %id, len, %status, "etcd does not take what a replica says; others do not see it");
+            Ok(Event::Refused { id })
+        }
+        Err(status) => Err(status),
+    }
+}
+
+/// That it goes is written first: a key that is just gone says nothing about the replica.
+async fn remove(
+    client: &Client,
+    id: Id,
+    entry: &Entry,
+    known: Option<LeaseId>,
+    ttl: Duration,
+) -> Result<Event, Status> {
+    write(client, Arc::clone(&id), entry, known, ttl).await?;
+    client.delete(&id).await?;
+    Ok(Event::Removed { id })
+}
+
+/// Tells every change; returns how the watch ended.
+async fn watch(client: &Client, from: i64, limits: &RegistryLimits, told: &mpsc::Sender<Told>) -> Told {
+    let mut answers = match client.watch(from).await {
+        Ok(answers) => answers,
+        Err(status) => return Told::broken(&status),
+    };
+    loop {
+        let answer = match answers.message().await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Told::broken(&Status::unavailable("etcd ended the watch")),
+            Err(status) => return Told::broken(&status),
+        };
+        if answer.compact_revision > 0 {
+            return Event::Compacted.into();
+        }
+        if answer.canceled {
+            return Told::broken(&Status::unavailable(format!("etcd cancelled the watch: {}", answer.cancel_reason)));
+        }
+        if !answer.events.is_empty() && told.send(watched(&answer, limits).into()).await.is_err() {
+            return Event::Broken.into();
+        }
+    }
+}
+
+fn watched(answer: &WatchResponse, limits: &RegistryLimits) -> Event {
+    let changes = answer.events.iter().filter_map(|event| {
+        let key = event.kv.as_ref()?;
+        let gone = || id_of(&key.key).map(|id| Change::Gone(id.into()));
+        match event.r#type() {
+            EventType::Put => entry(key, limits).map(|(id, entry)| Change::Put(id, entry)).or_else(gone),
+            EventType::Delete => gone(),
+        }
+    });
+    Event::Watched(changes.collect())
+}
+
+/// The entry of a key, if somebody can read it.
+fn entry(found: &etcd::KeyValue, limits: &RegistryLimits) -> Option<(Id, Arc<Entry>)> {
+    let id = id_of(&found.key)?;
+    match Entry::decode(id, &found.value, limits) {
+        Ok(entry) => Some((id.into(), Arc::new(entry))),
+        Err(error) => {
+            tracing::warn!(replica = id, %error, "what the store says of a replica cannot be read");
+            None
+        }
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn broken(status: &Status) -> Self {
+        let cause = format!("{:?}: {}", status.code(), status.message());
+        Self { event: Event::Broken, cause: Some(cause) }
+    }
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        Self { event, cause: None }
+    }
+}

@@ -1,0 +1,288 @@
+//! API servers that share a real etcd. Skipped where there is none, but for CI.
+
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyserve_cluster::RegistryConfig;
+use anyserve_cluster::policy::LeastWait;
+use anyserve_gateway::store::{StoreConfig, StoreState, open};
+use anyserve_gateway::{Fleet, GatewayConfig};
+use anyserve_proto::v1::LeaveRequest;
+use serde_json::json;
+use support::{Running, beat, registration, start_of, until, watchdog};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// An etcd of this test; ends with it.
+struct Etcd {
+    data: TempDir,
+    client: u16,
+    peer: u16,
+    process: Child,
+}
+
+/// An API server that uses it.
+struct Server {
+    running: Running,
+    driver: JoinHandle<()>,
+}
+
+// === impl Etcd ===
+
+impl Etcd {
+    /// Starts one; `None` if there is none on this machine.
+    async fn start() -> Option<Self> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
+            assert!(std::env::var_os("ANYSERVE_CI").is_none(), "CI needs Debian's etcd-server");
+            return None;
+        }
+        let (data, [client, peer]) = (tempfile::tempdir().unwrap(), free_ports());
+        let process = run(&data, client, peer);
+        let etcd = Self { data, client, peer, process };
+        etcd.answers().await;
+        Some(etcd)
+    }
+
+    async fn answers(&self) {
+        watchdog(async { while self.post("/v3/kv/range", json!({"key": "YQ=="})).await.is_none() {} }).await;
+    }
+
+    /// Kills it without a warning, and starts it again with its data.
+    async fn crash(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = run(&self.data, self.client, self.peer);
+        self.answers().await;
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Asks its JSON side; `None` if nobody answers.
+    async fn post(&self, path: &str, body: serde_json::Value) -> Option<serde_json::Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.client)).await.ok()?;
+        let body = body.to_string();
+        let length = body.len();
+        let request = format!("POST {path} HTTP/1.0\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Forgets every revision but the newest.
+    async fn compact(&self) {
+        let range = self.post("/v3/kv/range", json!({"key": "YQ=="})).await.unwrap();
+        let revision = &range["header"]["revision"];
+        let done = self.post("/v3/kv/compaction", json!({"revision": revision})).await.unwrap();
+        // Nothing may have changed since the last time.
+        assert!(done["header"].is_object() || done["code"] == 11, "{done}");
+    }
+
+    async fn server(&self) -> Server {
+        self.server_with(RegistryConfig::default().lease).await
+    }
+
+    async fn server_with(&self, lease: Duration) -> Server {
+        let server = self.server_that_waits(lease);
+        server.connects().await;
+        server
+    }
+
+    fn server_that_waits(&self, lease: Duration) -> Server {
+        let registry = RegistryConfig { heartbeat: Duration::from_millis(200), lease, ..RegistryConfig::default() };
+        let config: StoreConfig = format!("etcd://127.0.0.1:{}", self.client).parse().unwrap();
+        let (store, driver) = open(config, &registry);
+        let fleet = Arc::new(Fleet::with_store(registry, Box::new(LeastWait), store));
+        let driver = tokio::spawn(driver.run(Arc::clone(&fleet)));
+        Server { running: start_of(GatewayConfig::default(), fleet), driver }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_ports() -> [u16; 2] {
+    let taken = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    taken.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn run(data: &TempDir, client: u16, peer: u16) -> Child {
+    let [client, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
+    let mut command = Command::new("etcd");
+    command.arg("--data-dir").arg(data.path().join("data")).args(["--listen-client-urls", &client]);
+    command.args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
+    command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
+    // Every request is written to the disk in between: on a busy one the defaults are soon too short.
+    command.args(["--heartbeat-interval", "100", "--election-timeout", "1000", "--unsafe-no-fsync"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+// === impl Server ===
+
+impl Server {
+    fn state(&self) -> StoreState {
+        self.running.fleet.store().state()
+    }
+
+    async fn connects(&self) {
+        until("the store to be connected", || self.state() == StoreState::Connected).await;
+    }
+
+    async fn loses_it(&self) {
+        until("the store to be away", || self.state() == StoreState::Disconnected).await;
+    }
+
+    fn knows(&self) -> Vec<(String, u64)> {
+        self.running.fleet.views().iter().map(|view| (view.id.to_string(), view.epoch)).collect()
+    }
+
+    async fn comes_to_know(&self, expected: &[(&str, u64)]) {
+        let expected: Vec<_> = expected.iter().map(|(id, epoch)| ((*id).to_owned(), *epoch)).collect();
+        until(&format!("{expected:?}"), || self.knows() == expected).await;
+    }
+
+    async fn register(&self, id: &str, epoch: u64) {
+        self.running.registry().await.register(registration(id, epoch, 1, &["x"])).await.unwrap();
+    }
+
+    /// A heartbeat of a replica, which is accepted.
+    fn hears(&self, id: &str, seq: u64) {
+        let said = beat(id, seq, 1, 1);
+        let loads = said.loads.iter().map(|_| anyserve_cluster::Load::default()).collect();
+        let (id, epoch, announced, draining) = (said.id, said.epoch, said.registered, false);
+        let beat = anyserve_cluster::Heartbeat { id, epoch, seq, announced, draining, loads };
+        assert_eq!(self.running.fleet.heartbeat(&beat), Ok(anyserve_cluster::Answer::Accepted));
+    }
+
+    /// Ends it at once, as a crash would.
+    async fn dies(self) {
+        self.driver.abort();
+        self.running.drained().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_share_one_registry_and_one_goes_on_when_the_other_dies() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (first, second) = (etcd.server().await, etcd.server().await);
+    first.register("a", 1).await;
+    second.register("b", 1).await;
+    for server in [&first, &second] {
+        server.comes_to_know(&[("a", 1), ("b", 1)]).await;
+    }
+    let (status, route) = second.running.json("GET /route?type=x&avoid=b", "").await;
+    assert_eq!((status, &route["endpoint"]), (200, &json!("http://a:8000")));
+    let third = etcd.server().await;
+    assert_eq!(third.knows().len(), 2, "it has read what was there");
+    first.dies().await;
+    // The replica comes here now, and is understood without announcing itself.
+    second.hears("a", 2);
+    third.comes_to_know(&[("a", 1), ("b", 1)]).await;
+    let leave = LeaveRequest { id: "b".into(), epoch: 1 };
+    second.running.registry().await.leave(leave).await.unwrap();
+    third.comes_to_know(&[("a", 1)]).await;
+    second.register("a", 2).await;
+    third.comes_to_know(&[("a", 2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_is_gone_for_everybody() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let lease = Duration::from_secs(2);
+    let (first, second) = (etcd.server_with(lease).await, etcd.server_with(lease).await);
+    first.register("a", 1).await;
+    second.comes_to_know(&[("a", 1)]).await;
+    first.comes_to_know(&[]).await;
+    second.comes_to_know(&[]).await;
+    let (_, health) = second.running.json("GET /health", "").await;
+    assert_eq!((&health["store"], &health["replicas"]["up"]), (&json!("connected"), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stands_still_holds_up_nobody_and_goes_on_later() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (first, second) = (etcd.server().await, etcd.server().await);
+    first.register("a", 1).await;
+    second.comes_to_know(&[("a", 1)]).await;
+    etcd.signal("-STOP");
+    for server in [&first, &second] {
+        server.loses_it().await;
+    }
+    let (status, health) = second.running.json("GET /health", "").await;
+    assert_eq!((status, &health["store"], &health["ready"]), (200, &json!("disconnected"), &json!(true)));
+    assert!(second.running.http("GET /metrics", &[], "").await.contains("anyserve_store_connected 0"));
+    // What is said meanwhile is told later; what was known is still known after the time of a lease.
+    first.register("b", 1).await;
+    let (began, mut seq) = (Instant::now(), 1);
+    until("more than a lease to pass", || {
+        if began.elapsed() > Duration::from_millis(500) * seq {
+            seq += 1;
+            first.hears("a", u64::from(seq));
+            first.hears("b", u64::from(seq));
+        }
+        began.elapsed() > Duration::from_secs(6)
+    })
+    .await;
+    assert_eq!(second.knows(), [("a".to_owned(), 1)]);
+    assert_eq!(second.running.json("GET /route?type=x", "").await.0, 200);
+    etcd.signal("-CONT");
+    for server in [&first, &second] {
+        server.connects().await;
+        server.comes_to_know(&[("a", 1), ("b", 1)]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_died_and_was_compacted_is_read_again() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let (first, second) = (etcd.server().await, etcd.server().await);
+    first.register("a", 1).await;
+    second.comes_to_know(&[("a", 1)]).await;
+    etcd.crash().await;
+    for server in [&first, &second] {
+        server.connects().await;
+    }
+    first.register("b", 1).await;
+    etcd.compact().await;
+    second.comes_to_know(&[("a", 1), ("b", 1)]).await;
+    etcd.process.kill().unwrap();
+    etcd.process.wait().unwrap();
+    second.loses_it().await;
+    first.register("c", 1).await;
+    etcd.process = run(&etcd.data, etcd.client, etcd.peer);
+    etcd.answers().await;
+    etcd.compact().await;
+    let late = etcd.server().await;
+    for server in [&second, &late] {
+        until("the newest one", || server.knows().iter().any(|(id, _)| id == "c")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_serves_before_its_store_is_there() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    etcd.process.kill().unwrap();
+    etcd.process.wait().unwrap();
+    let server = etcd.server_that_waits(RegistryConfig::default().lease);
+    server.register("a", 1).await;
+    assert_eq!(server.running.json("GET /route?type=x", "").await.0, 200);
+    assert_eq!(server.state(), StoreState::Disconnected);
+    etcd.process = run(&etcd.data, etcd.client, etcd.peer);
+    server.connects().await;
+    etcd.server().await.comes_to_know(&[("a", 1)]).await;
+}

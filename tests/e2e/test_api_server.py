@@ -1,0 +1,164 @@
+"""The API server as a process, and its page in a real browser."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.e2e import api_servers
+from tests.e2e.api_servers import ApiServer, Played
+from tests.e2e.browser import Browser, browsing
+from tests.e2e.replicas import ROOT, anyserve, until
+from tests.e2e.test_status_page import HOSTILE, brightness, columns, is_lost, text
+
+
+@pytest.fixture
+def api_server(tmp_path) -> Iterator[Callable[..., ApiServer]]:
+    """Starts API servers that listen; each must end with 0 after a SIGTERM, unless the test itself ended it."""
+    with ExitStack() as stack:
+        made = []
+
+        def begin(*flags, **more) -> ApiServer:
+            server = api_servers.start(tmp_path / f"api-server-{len(made)}", *flags, **more)
+            stack.callback(server.kill)
+            made.append(server)
+            server.serves()
+            return server
+
+        yield begin
+        for server in made:
+            if server.process.poll() is None:
+                server.stop()
+
+
+@pytest.fixture
+def played() -> Iterator[Callable[..., Played]]:
+    """Plays replicas."""
+    made = []
+
+    def play(*arguments, **more) -> Played:
+        made.append(Played(*arguments, **more))
+        return made[-1]
+
+    yield play
+    for one in made:
+        one.stops()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("browser") / "home") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("program", [(api_servers.BIN / "anyserve",), (ROOT / "target/debug/anyserve-node",)])
+def test_it_says_where_it_listens_and_leaves_when_it_is_told_to(api_server, program):
+    server = api_server(program=program)
+    assert server.get("/health") == {
+        "live": True, "ready": True, "draining": False, "store": "memory",
+        "replicas": {"up": 0, "ejected": 0, "probing": 0, "draining": 0},
+    }  # fmt: skip
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert "\nstopped" in server.output()
+
+
+def test_options_come_from_flags_variables_and_a_file(api_server, tmp_path):
+    file = tmp_path / "api.toml"
+    file.write_text('policy = "sticky"\nlease_s = 7\ncluster_token = "secret"\n')
+    server = api_server("--config", file, "--lease-s", "8", env={"ANYSERVE_HEARTBEAT_S": "2"})
+    body = {"id": "a", "epoch": 1, "seq": 1, "endpoint": "http://a:1", "offers": []}
+    assert server.post("/register", body) == {"verdict": "accepted", "heartbeat_ms": 2000, "lease_ms": 8000}
+    assert server.get("/explain?type=x")["policy"] == "sticky"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--policy", "best"], "--policy is 'best', it takes one of least-wait"),
+        (["--store", "redis://x"], "--store: a store is memory, or etcd://host:port"),
+        (["--lease-s", "1"], "--lease-s is 1 and --heartbeat-s is 1"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(flags, says):
+    done = anyserve("api-server", "--port", "0", *flags)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert says in done.stderr
+
+
+def test_a_replica_is_found_from_its_registration_until_it_is_silent(api_server, played):
+    server = api_server("--heartbeat-s", "0.2", "--lease-s", "2")
+    assert server.http("/route?type=chat")[0] == 503
+    replica = played(server, "a", type="chat", context=8192)
+    assert server.get("/route?selector=context%3E%3D4096")["replica_id"] == "a"
+    replica.stops()
+    until(lambda: server.http("/route?type=chat")[0] == 503, "the end of the lease")
+    assert server.metric("anyserve_expiries_total") == 1
+
+
+def test_the_commands_show_an_api_server_too(api_server, played):
+    server = api_server()
+    played(server, "a", type="chat")
+    done = anyserve("explain", "type=chat", "--endpoint", server.endpoint)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        "'type=chat' goes to a on http://127.0.0.1:9, says least-wait",
+    )
+    done = anyserve("status", "--once", "--endpoint", server.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 replica up" in done.stdout
+    done = anyserve("status", "--once", "--json", "--endpoint", server.endpoint)
+    assert json.loads(done.stdout)["replicas"][0]["id"] == "a"
+
+
+def test_the_page_shows_all_replicas_and_says_when_the_server_is_gone(api_server, played, browser):
+    server = api_server()
+    played(server, "a", type="chat")
+    busy = played(server, "b", model=HOSTILE)
+    busy.load = {"ready": True, "pending": 7, "wait_us": 1500}
+    browser.opens(f"http://{server.endpoint}/")
+    until(lambda: [one["replica"] for one in columns(browser, "replicas")] == ["a", "b"], "the replicas on the page")
+    until(lambda: columns(browser, "replicas")[1]["pending"] == "7", "the load of the second")
+    first, second = columns(browser, "replicas")
+    assert (first["endpoint"], first["health"], first["draining"]) == ("http://127.0.0.1:9", "up", "no")
+    assert first["capabilities"] == "type=chat (ready, 0 pending, 0 ms)"
+    (_, chat) = sorted(columns(browser, "capabilities"), key=lambda one: one["capability"])
+    assert (chat["capability"], chat["ready"], chat["replicas"]) == ("type=chat", "1", "1")
+    assert (text(browser, "state"), is_lost(browser)) == ("serving", False)
+    assert "2 of 2 replicas up" in text(browser, "age")
+
+    # What comes from others is text.
+    assert HOSTILE in second["capabilities"]
+    assert browser.runs("return document.querySelectorAll('img, b').length;") == 0
+    assert browser.runs("return document.title;") == "AnyServe API server"
+
+    # Charts move.
+    until(lambda: browser.runs("return history.length;") >= 3, "a curve")
+    labels = browser.runs("return [...document.querySelectorAll('svg')].map((one) => one.getAttribute('aria-label'));")
+    assert [label.partition(":")[0] for label in labels] == ["requests", "failed", "in flight", "replicas up"]
+    assert browser.complaints() == [], "the page keeps to its policy"
+
+    server.kill()
+    until(lambda: is_lost(browser), "the page to notice the end")
+    assert text(browser, "state") == "connection lost"
+    assert len(columns(browser, "replicas")) == 2, "what was known stays"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1400])
+def test_the_page_is_whole_in_light_and_dark_on_small_screens_and_large(api_server, played, browser, scheme, width):
+    server = api_server()
+    played(server, "a", type="chat")
+    browser.prefers(scheme)
+    browser.resizes(width, 900)
+    browser.opens(f"http://{server.endpoint}/")
+    until(lambda: columns(browser, "replicas"), "the replicas on the page")
+    room, needed = browser.runs("return [innerWidth, document.documentElement.scrollWidth];")
+    assert (room, needed <= room) == (width, True), "nothing sticks out"
+    ground, ink = (brightness(browser, name) for name in ("background-color", "color"))
+    assert (ground > 200 and ink < 60) if scheme == "light" else (ground < 60 and ink > 200), (ground, ink)
+    headings = browser.runs("return [...document.querySelectorAll('th')].filter((one) => !one.scope).length;")
+    captions = browser.runs("return [...document.querySelectorAll('table')].filter((one) => !one.caption).length;")
+    assert (headings, captions) == (0, 0), "every heading says what it is of, every table what it is"
