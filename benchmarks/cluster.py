@@ -168,7 +168,7 @@ def registered(server: Server) -> int:
     """How many replicas the API server says that it knows."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
         lines = response.read().decode().splitlines()
-    counts = [line.split()[-1] for line in lines if line.startswith("anyserve_cluster_replicas{")]
+    counts = [line.split()[-1] for line in lines if line.startswith("anyserve_replicas{")]
     return sum(int(float(count)) for count in counts)
 
 

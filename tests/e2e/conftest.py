@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 import grpc
 import pytest
 
-from tests.e2e import replicas
+from tests.e2e import replicas, servers
 from tests.e2e.replicas import Replica
+from tests.e2e.servers import ApiServer
 
 TEST_WATCHDOG_S = 90.0
 
@@ -108,3 +109,22 @@ def channel() -> Iterator[Callable[..., grpc.Channel]]:
                ("grpc.use_local_subchannel_pool", 1)]  # fmt: skip
     with ExitStack() as stack:
         yield lambda endpoint, *more: stack.enter_context(grpc.insecure_channel(endpoint, options=[*options, *more]))
+
+
+@pytest.fixture
+def api_server(tmp_path) -> Iterator[Callable[..., ApiServer]]:
+    """Starts API servers; each must end with 0 after a SIGTERM, unless the test itself ended it."""
+    made: list[ApiServer] = []
+
+    def begin(*flags: str, port: str = "0") -> ApiServer:
+        made.append(servers.start(tmp_path / f"api-server-{len(made)}.log", *flags, port=port))
+        return made[-1]
+
+    try:
+        yield begin
+        for one in made:
+            if one.process.poll() is None:
+                one.stop()
+    finally:
+        for one in made:
+            one.kill()

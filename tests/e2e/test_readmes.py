@@ -1,21 +1,26 @@
 """The commands in the READMEs of the examples do what stands below them.
 
 A README is run as a reader would: ```bash blocks in their order, and what a ```text block below one says is what it
-must print. `anyserve serve` runs on while the rest is run, on a free port instead of 8000; the endpoint goes to the
-other commands by the variable that they read anyway.
+must print. `anyserve serve` and `anyserve api-server` run on while the rest is run, on free ports. A port that such a
+command names stands for its free one wherever a later command names it; one without a port goes to the other commands
+by the variable that they read anyway.
 """
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.replicas import until
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = sorted(ROOT.glob("examples/*/README.md"))
@@ -41,32 +46,68 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def serving(command: str, cwd: Path = ROOT) -> Iterator[str]:
-    """Runs a replica and hands its endpoint out; it must end well."""
+    """Runs a replica or an API server and hands its endpoint out; it must end well."""
     with subprocess.Popen(
-        ["bash", "-c", f"exec {command}"],
+        ["bash", "-c", f"exec {on_a_free_port(command)}"],
         cwd=cwd,
         env=environment(ANYSERVE_PORT="0"),
         stdout=subprocess.PIPE,
         text=True,
-    ) as replica:
-        watchdog = threading.Timer(WATCHDOG_S, replica.kill)
+    ) as server:
+        watchdog = threading.Timer(WATCHDOG_S, server.kill)
         watchdog.start()
         try:
-            yield endpoint_of(replica)
-            replica.send_signal(signal.SIGTERM)
-            assert replica.wait() == 0
+            yield endpoint_of(server)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait() == 0
         finally:
             watchdog.cancel()
-            replica.kill()
+            server.kill()
 
 
-def endpoint_of(replica: subprocess.Popen[str]) -> str:
+def on_a_free_port(command: str) -> str:
+    return re.sub(r"--port \d+", "--port 0", command)
+
+
+def endpoint_of(server: subprocess.Popen[str]) -> str:
     seen = []
-    for line in replica.stdout:
+    for line in server.stdout:
         seen.append(line)
-        if found := re.match(r"serving .* on (\S+) with", line):
+        if found := re.match(r"(?:serving .*? on |API server on http://)(\S+?)(?: with|,)", line):
             return found[1]
-    pytest.fail(f"the replica ended before it served: {seen}")
+    pytest.fail(f"the server ended before it served: {seen}")
+
+
+class Shells:
+    """The shells of a reader: what runs on, and which ports it has in truth."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack, self.ports, self.endpoint, self.api_server = stack, dict[str, str](), "", ""
+
+    def start(self, command: str) -> None:
+        """Start what runs on. A replica that announces itself is waited for until it is known."""
+        before = self.known()
+        endpoint = self.stack.enter_context(serving(self.translated(command)))
+        if named := re.search(r"--port (\d+)", command):
+            self.ports[named[1]] = endpoint.rpartition(":")[2]
+        if command.startswith("anyserve api-server"):
+            self.api_server = endpoint
+        else:
+            self.endpoint = endpoint
+        if "--api-server" in command:
+            until(lambda: self.known() > before, "the replica in the registry")
+
+    def known(self) -> int:
+        """How many replicas the API server knows."""
+        if not self.api_server:
+            return 0
+        with urllib.request.urlopen(f"http://{self.api_server}/registry") as response:
+            return len(json.load(response)["replicas"])
+
+    def translated(self, command: str) -> str:
+        for written, real in self.ports.items():
+            command = command.replace(f"localhost:{written}", f"localhost:{real}")
+        return command
 
 
 def run(command: str, endpoint: str) -> str:
@@ -80,17 +121,27 @@ def run(command: str, endpoint: str) -> str:
 
 
 def test_there_are_readmes_to_run():
-    assert {readme.parent.name for readme in READMES} >= {"basic", "batching", "objects", "pipeline", "streaming"}
+    assert {readme.parent.name for readme in READMES} >= {
+        "basic",
+        "batching",
+        "delegation",
+        "multiserver",
+        "objects",
+        "pipeline",
+        "streaming",
+    }
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda readme: readme.parent.name)
 def test_the_commands_of_a_readme_print_what_it_says(readme):
-    (serve, _), *commands = blocks(readme)
-    assert serve.startswith("anyserve serve ")
-    with serving(serve) as endpoint:
-        for command, expected in commands:
-            printed = run(command, endpoint)
-            assert expected is None or printed == expected, command
+    with ExitStack() as stack:
+        shells = Shells(stack)
+        for command, expected in blocks(readme):
+            if command.startswith(("anyserve serve ", "anyserve api-server")):
+                shells.start(command)
+            else:
+                printed = run(shells.translated(command), shells.endpoint)
+                assert expected is None or printed == expected, command
 
 
 def test_the_smallest_app_of_the_readme_prints_what_it_says(tmp_path):

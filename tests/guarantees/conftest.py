@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e import replicas
-from tests.e2e.conftest import begun, channel, pytest_runtest_makereport, replica
+from tests.e2e.conftest import api_server, begun, channel, pytest_runtest_makereport, replica
 from tests.guarantees.calls import Calls
 
-__all__ = ["begun", "channel", "pytest_runtest_makereport", "replica"]
+__all__ = ["api_server", "begun", "channel", "pytest_runtest_makereport", "replica"]
 
 STORM_S = float(os.environ.get("ANYSERVE_STORM_S", "60"))
 TEST_WATCHDOG_S = 120.0

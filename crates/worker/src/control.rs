@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use anyserve_core::{Code, Control, Error, Obeyed, Order, Status};
+use anyserve_core::{Code, Control, Error, Obeyed, Order, Query, Status};
 use anyserve_sched::PlaceId;
 
 use crate::dispatch::Inner;
@@ -64,6 +64,9 @@ impl Pool {
         self.inner.fleet.lock().pools.set_loaded(group.id, false);
         let message = format!("model '{model}' is not at ready state: it was unloaded; load it to serve it again");
         let error = Error::new(Code::Unavailable, message);
+        // What came through an API server has not begun, and may be served elsewhere as it is.
+        let alone = self.inner.config.uplink.is_none();
+        let error = if alone { error } else { error.with_hand_back(Query::model("")) };
         let close = |dispatch: &mut crate::dispatch::Dispatch, now| {
             dispatch.machine.close_group(group.id, error, now, &mut dispatch.actions);
         };
@@ -250,7 +253,7 @@ impl Inner {
     /// The group whose handlers a KServe client means by this name.
     fn group_of_model(&self, model: &str) -> Result<Arc<WorkerGroup>, Error> {
         let routes = self.routes.load();
-        let query = anyserve_core::Query::model(model);
+        let query = Query::model(model);
         let found = routes.candidates(&query, "").ok().and_then(|found| found.iter().next().cloned());
         found.map(|route| Arc::clone(&route.group)).ok_or_else(|| {
             let served: BTreeSet<_> = routes.all().map(|route| route.handler.model_name()).collect();

@@ -52,6 +52,10 @@ impl Pool {
         let arrived = Instant::now();
         let admitted = self.inner.admit(&request, &self.inner.routes.load(), Choice::Take);
         match (admitted, &self.inner.config.uplink) {
+            // An operator has unloaded it: others may have it.
+            (Ok(route), Some(uplink)) if !route.group.is_loaded() => {
+                uplink.delegate(request, &self.inner.upgrades()).await
+            }
             (Ok(route), _) => self.inner.serve(request, route, arrived, Origin::Client).await,
             (Err(error), Some(uplink)) if error.code == Code::NoCapability => {
                 uplink.delegate(request, &self.inner.upgrades()).await

@@ -1,0 +1,1 @@
+"""A replica that hands on what is too large for it."""
