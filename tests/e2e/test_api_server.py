@@ -1,17 +1,24 @@
 """The API server as a process, and its page in a real browser."""
 
 import json
+import os
+import shutil
 import signal
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from anyserve import Client
 from tests.e2e import api_servers
 from tests.e2e.api_servers import ApiServer, Played
 from tests.e2e.browser import Browser, browsing
-from tests.e2e.replicas import ROOT, anyserve, until
+from tests.e2e.replicas import ROOT, WATCHDOG_S, anyserve, until
 from tests.e2e.test_status_page import HOSTILE, brightness, columns, is_lost, text
+
+APP = "examples.basic.app:app"
 
 
 @pytest.fixture
@@ -162,3 +169,62 @@ def test_the_page_is_whole_in_light_and_dark_on_small_screens_and_large(api_serv
     headings = browser.runs("return [...document.querySelectorAll('th')].filter((one) => !one.scope).length;")
     captions = browser.runs("return [...document.querySelectorAll('table')].filter((one) => !one.caption).length;")
     assert (headings, captions) == (0, 0), "every heading says what it is of, every table what it is"
+
+
+def test_real_replicas_register_are_found_and_leave(api_server, replica):
+    server = api_server()
+    one = replica(APP, "--api-server", f"http://{server.endpoint}", "--replica-id", "one")
+    two = replica(APP, "--api-server", f"http://{server.endpoint}", "--replica-id", "two")
+    until(lambda: server.get("/health")["replicas"]["up"] == 2, "both replicas")
+    with Client(api_server=server.endpoint, capability={"type": "echo"}) as client:
+        client.infer("echo", {"text": "a"}, timeout_s=WATCHDOG_S)
+        first = client.replica_id
+        {"one": one, "two": two}[first].stop()
+        until(lambda: server.get("/health")["replicas"]["up"] == 1, "one to leave")
+        client.infer("echo", {"text": "a"}, timeout_s=WATCHDOG_S)
+        assert client.replica_id == ({"one", "two"} - {first}).pop()
+    assert server.metric("anyserve_leaves_total") == 1
+
+
+def test_a_server_that_comes_back_empty_knows_its_replicas_again(api_server, replica):
+    first = api_server()
+    port = first.endpoint.rpartition(":")[2]
+    replica(APP, "--api-server", f"http://{first.endpoint}", "--replica-id", "one")
+    until(lambda: first.get("/health")["replicas"]["up"] == 1, "the replica")
+    first.signal(signal.SIGKILL)
+    first.wait()
+    again = api_server("--port", port, port=None)
+    until(lambda: again.get("/health")["replicas"]["up"] == 1, "the replica to come back")
+
+
+@pytest.fixture
+def etcd(tmp_path) -> Iterator[str]:
+    """The address of an etcd of this test."""
+    if not shutil.which("etcd"):
+        assert "ANYSERVE_CI" not in os.environ, "CI needs Debian's etcd-server"
+        pytest.skip("there is no etcd on this machine")
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        client, peer = (f"http://127.0.0.1:{taken.getsockname()[1]}" for taken in (one, other))
+    process = subprocess.Popen(
+        [
+            "etcd", "--data-dir", tmp_path / "etcd", "--listen-client-urls", client, "--advertise-client-urls", client,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    yield client.removeprefix("http://")
+    process.kill()
+    process.wait()
+
+
+def test_servers_with_one_store_know_the_same_replicas(api_server, replica, etcd):
+    first, second = (api_server("--store", f"etcd://{etcd}") for _ in range(2))
+    for server in (first, second):
+        until(lambda server=server: server.get("/health")["store"] == "connected", "the store")
+    one = replica(APP, "--api-server", f"http://{first.endpoint}", "--replica-id", "one")
+    until(lambda: second.http("/route?type=echo")[0] == 200, "the other server to know")
+    with Client(api_server=second.endpoint, capability={"type": "echo"}) as client:
+        client.infer("echo", {"text": "a"}, timeout_s=WATCHDOG_S)
+        assert client.replica_id == "one"
+    one.stop()
+    until(lambda: second.http("/route?type=echo")[0] == 503, "the other server to know that it went")

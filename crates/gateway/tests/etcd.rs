@@ -45,10 +45,17 @@ impl Etcd {
             return None;
         }
         let (data, [client, peer]) = (tempfile::tempdir().unwrap(), free_ports());
-        let process = run(&data, client, peer);
+        let process = run(&data, client, peer, &[]);
         let etcd = Self { data, client, peer, process };
         etcd.answers().await;
         Some(etcd)
+    }
+
+    /// Starts it again with its data and these flags, and waits for nothing.
+    fn start_again(&mut self, flags: &[&str]) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = run(&self.data, self.client, self.peer, flags);
     }
 
     async fn answers(&self) {
@@ -57,9 +64,7 @@ impl Etcd {
 
     /// Kills it without a warning, and starts it again with its data.
     async fn crash(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.process = run(&self.data, self.client, self.peer);
+        self.start_again(&[]);
         self.answers().await;
     }
 
@@ -101,12 +106,15 @@ impl Etcd {
 
     fn server_that_waits(&self, lease: Duration) -> Server {
         let registry = RegistryConfig { heartbeat: Duration::from_millis(200), lease, ..RegistryConfig::default() };
-        let config: StoreConfig = format!("etcd://127.0.0.1:{}", self.client).parse().unwrap();
-        let (store, driver) = open(config, &registry);
-        let fleet = Arc::new(Fleet::with_store(registry, Box::new(LeastWait), store));
-        let driver = tokio::spawn(driver.run(Arc::clone(&fleet)));
-        Server { running: start_of(GatewayConfig::default(), fleet), driver }
+        server_of(format!("etcd://127.0.0.1:{}", self.client).parse().unwrap(), registry)
     }
+}
+
+fn server_of(config: StoreConfig, registry: RegistryConfig) -> Server {
+    let (store, driver) = open(config, &registry);
+    let fleet = Arc::new(Fleet::with_store(registry, Box::new(LeastWait), store));
+    let driver = tokio::spawn(driver.run(Arc::clone(&fleet)));
+    Server { running: start_of(GatewayConfig::default(), fleet), driver }
 }
 
 impl Drop for Etcd {
@@ -121,14 +129,15 @@ fn free_ports() -> [u16; 2] {
     taken.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn run(data: &TempDir, client: u16, peer: u16) -> Child {
-    let [client, peer] = [client, peer].map(|port| format!("http://127.0.0.1:{port}"));
+fn run(data: &TempDir, client: u16, peer: u16, flags: &[&str]) -> Child {
+    let scheme = if flags.is_empty() { "http" } else { "https" };
+    let [client, peer] = [format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}")];
     let mut command = Command::new("etcd");
     command.arg("--data-dir").arg(data.path().join("data")).args(["--listen-client-urls", &client]);
     command.args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
     command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
     // Every request is written to the disk in between: on a busy one the defaults are soon too short.
-    command.args(["--heartbeat-interval", "100", "--election-timeout", "1000", "--unsafe-no-fsync"]);
+    command.args(["--heartbeat-interval", "100", "--election-timeout", "1000", "--unsafe-no-fsync"]).args(flags);
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -264,7 +273,7 @@ async fn a_store_that_died_and_was_compacted_is_read_again() {
     etcd.process.wait().unwrap();
     second.loses_it().await;
     first.register("c", 1).await;
-    etcd.process = run(&etcd.data, etcd.client, etcd.peer);
+    etcd.start_again(&[]);
     etcd.answers().await;
     etcd.compact().await;
     let late = etcd.server().await;
@@ -282,7 +291,56 @@ async fn a_server_serves_before_its_store_is_there() {
     server.register("a", 1).await;
     assert_eq!(server.running.json("GET /route?type=x", "").await.0, 200);
     assert_eq!(server.state(), StoreState::Disconnected);
-    etcd.process = run(&etcd.data, etcd.client, etcd.peer);
+    etcd.start_again(&[]);
     server.connects().await;
     etcd.server().await.comes_to_know(&[("a", 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_a_password_may_and_another_one_may_not() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for (path, body) in [
+        ("/v3/auth/user/add", json!({"name": "root", "password": "secret"})),
+        ("/v3/auth/user/grant", json!({"user": "root", "role": "root"})),
+        ("/v3/auth/enable", json!({})),
+    ] {
+        let done = etcd.post(path, body).await.unwrap();
+        assert!(done["header"].is_object() || path.ends_with("grant"), "{done}");
+    }
+    let of = |user: &str| {
+        let store = format!("etcd://{user}127.0.0.1:{}", etcd.client).parse().unwrap();
+        server_of(store, RegistryConfig::default())
+    };
+    let (first, second) = (of("root:secret@"), of("root:secret@"));
+    let (wrong, nobody) = (of("root:guess@"), of(""));
+    for server in [&first, &second] {
+        server.connects().await;
+    }
+    first.register("a", 1).await;
+    second.comes_to_know(&[("a", 1)]).await;
+    assert_eq!([wrong.state(), nobody.state()], [StoreState::Disconnected; 2]);
+    assert!(wrong.knows().is_empty() && nobody.knows().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_speaks_tls_is_spoken_to_by_those_who_trust_it() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| etcd.data.path().join(name));
+    std::fs::write(&certificate, signed.cert.pem()).unwrap();
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    let [certificate, key] = [certificate, key].map(|path| path.to_str().unwrap().to_owned());
+    etcd.start_again(&["--cert-file", &certificate, "--key-file", &key]);
+    let of = |ca: Option<String>| {
+        let mut config: StoreConfig = format!("etcd+https://localhost:{}", etcd.client).parse().unwrap();
+        if let StoreConfig::Etcd(etcd) = &mut config {
+            etcd.tls.ca = ca.map(String::into_bytes);
+        }
+        server_of(config, RegistryConfig::default())
+    };
+    let (first, stranger) = (of(Some(signed.cert.pem())), of(None));
+    first.connects().await;
+    first.register("a", 1).await;
+    of(Some(signed.cert.pem())).comes_to_know(&[("a", 1)]).await;
+    assert_eq!((stranger.state(), stranger.knows()), (StoreState::Disconnected, vec![]));
 }

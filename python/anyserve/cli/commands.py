@@ -278,7 +278,7 @@ Policy = Annotated[
     str | None,
     _option("--policy", "least-wait, bin-packing, sticky, prefix or round-robin.  [default: least-wait]"),
 ]
-ClusterToken = Annotated[
+RegistryToken = Annotated[
     str | None,
     _option("--cluster-token", "Replicas must know it; without one, only those on this machine may register."),
 ]
@@ -300,7 +300,7 @@ def api_server(  # noqa: PLR0913 - one parameter per option is how typer is told
     store: Store = None,
     store_ca: StoreCa = None,
     policy: Policy = None,
-    cluster_token: ClusterToken = None,
+    cluster_token: RegistryToken = None,
     lease_s: Lease = None,
     heartbeat_s: Heartbeat = None,
     grace_s: Grace = None,
