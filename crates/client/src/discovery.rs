@@ -28,7 +28,7 @@ pub use self::api_servers::ApiServers;
 use self::api_servers::{CONNECT_TIMEOUT, Question, Urgency};
 use self::attempts::Attempts;
 use self::deadline::Deadline;
-use self::known::{Choice, Known, Replica};
+use self::known::{Choice, Known, Replica, Start};
 use self::recent::Recent;
 use crate::client::channel_within;
 use crate::{Call, Client, Endpoint, Failed, Tls};
@@ -68,8 +68,8 @@ struct Search<'a> {
     topic: &'a Topic,
     query: &'a Query,
     session: &'a str,
-    /// Replicas that have had the request.
-    tried: &'a [String],
+    /// Starts of replicas that have had the request.
+    tried: &'a [Start],
 }
 
 /// A replica that serves a query.
@@ -192,7 +192,7 @@ impl Discovery {
                     if failed.unsent || attempts::is_refusal(&failed.error) {
                         topic.known.lock().shun(&replica, Instant::now());
                     }
-                    if let Some(end) = attempts.failed(&replica.id, failed) {
+                    if let Some(end) = attempts.failed(replica.start(), failed) {
                         return Err(end);
                     }
                 }
@@ -253,7 +253,13 @@ impl Inner {
     }
 
     async fn ask(&self, search: Search<'_>, asking: &mut Option<(Instant, Error)>) -> Result<Replica, Error> {
-        let answer = self.servers.resolve(&search.question()).await;
+        let question = search.question();
+        let mut answer = self.servers.resolve(&question).await;
+        let nobody = |error: &Error| error.code == Code::NoCapability;
+        if answer.as_ref().is_err_and(nobody) && !question.avoid.is_empty() {
+            // Whoever is to be avoided may have been started anew: then it is somebody else.
+            answer = self.servers.resolve(&Question { avoid: Vec::new(), ..question }).await;
+        }
         let answer = answer.and_then(|(replica, lease)| search.untried(replica).map(|replica| (replica, lease)));
         *asking = answer.as_ref().err().map(|error| (Instant::now(), error.clone()));
         let (replica, lease) = answer?;
@@ -284,7 +290,7 @@ impl Search<'_> {
 
     /// A replica that was named although the API server was told to avoid it is nobody new.
     fn untried(&self, replica: Replica) -> Result<Replica, Error> {
-        if !self.tried.contains(&replica.id) {
+        if !self.tried.contains(&replica.start()) {
             return Ok(replica);
         }
         let message = format!("nobody but replica '{}', which was tried, serves {}", replica.id, self.query);

@@ -3,7 +3,7 @@
 use anyserve_core::{Code, Error};
 
 use crate::Failed;
-use crate::discovery::known::MAX_AVOID;
+use crate::discovery::known::{MAX_AVOID, Start};
 
 /// The attempts of one request.
 ///
@@ -17,8 +17,8 @@ use crate::discovery::known::MAX_AVOID;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attempts {
-    /// Replicas that have had it.
-    tried: Vec<String>,
+    /// Starts of replicas that have had it.
+    tried: Vec<Start>,
     /// What the first that refused it said.
     refused: Option<Error>,
     /// Why the last one was not reached.
@@ -28,14 +28,14 @@ pub(super) struct Attempts {
 // === impl Attempts ===
 
 impl Attempts {
-    /// The replicas that have had it, which are not to be tried again.
-    pub(super) fn tried(&self) -> &[String] {
+    /// The starts of replicas that have had it, which are not to be tried again.
+    pub(super) fn tried(&self) -> &[Start] {
         &self.tried
     }
 
     /// It failed at a replica. `None` if it is to be sent to another one, or else its end.
-    pub(super) fn failed(&mut self, id: &str, failed: Failed) -> Option<Failed> {
-        self.tried.push(id.to_owned());
+    pub(super) fn failed(&mut self, at: Start, failed: Failed) -> Option<Failed> {
+        self.tried.push(at);
         let last = self.tried.len() >= MAX_AVOID || !failed.unsent && self.refused.is_some();
         if last || !failed.unsent && !is_refusal(&failed.error) {
             return Some(failed);
@@ -64,6 +64,10 @@ mod tests {
     use super::*;
     use anyserve_core::Query;
 
+    fn at(id: &str) -> Start {
+        (id.to_owned(), 1)
+    }
+
     fn failed(code: Code, unsent: bool) -> Failed {
         Failed { error: Error::new(code, code.name()), unsent }
     }
@@ -72,20 +76,20 @@ mod tests {
     fn only_what_no_replica_has_begun_is_sent_to_another_one() {
         for code in Code::all() {
             let refusal = [Code::Draining, Code::Starting, Code::NoCapability].contains(&code);
-            assert_eq!(Attempts::default().failed("a", failed(code, false)).is_none(), refusal, "{code}");
-            assert_eq!(Attempts::default().failed("a", failed(code, true)), None, "{code}");
+            assert_eq!(Attempts::default().failed(at("a"), failed(code, false)).is_none(), refusal, "{code}");
+            assert_eq!(Attempts::default().failed(at("a"), failed(code, true)), None, "{code}");
         }
         let error = Error::new(Code::Unavailable, "no").with_hand_back(Query::model("m"));
-        assert_eq!(Attempts::default().failed("a", Failed { error, unsent: false }), None);
+        assert_eq!(Attempts::default().failed(at("a"), Failed { error, unsent: false }), None);
     }
 
     #[test]
     fn a_refusal_is_followed_by_one_more_attempt() {
         let mut attempts = Attempts::default();
-        assert_eq!(attempts.failed("a", failed(Code::Draining, false)), None);
-        assert_eq!(attempts.failed("b", failed(Code::Unavailable, true)), None, "it was none");
-        assert_eq!(attempts.tried(), ["a", "b"]);
-        let second = attempts.clone().failed("c", failed(Code::Starting, false));
+        assert_eq!(attempts.failed(at("a"), failed(Code::Draining, false)), None);
+        assert_eq!(attempts.failed(at("b"), failed(Code::Unavailable, true)), None, "it was none");
+        assert_eq!(attempts.tried(), [at("a"), at("b")]);
+        let second = attempts.clone().failed(at("c"), failed(Code::Starting, false));
         assert_eq!(second, Some(failed(Code::Starting, false)));
         let nobody = Error::new(Code::NoCapability, "nobody");
         assert_eq!(attempts.give_up(nobody), failed(Code::Draining, false), "what a replica said tells more");
@@ -95,8 +99,8 @@ mod tests {
     fn replicas_that_cannot_be_reached_are_tried_up_to_a_limit() {
         let mut attempts = Attempts::default();
         for number in 1..MAX_AVOID {
-            assert_eq!(attempts.failed(&number.to_string(), failed(Code::Unavailable, true)), None);
+            assert_eq!(attempts.failed(at(&number.to_string()), failed(Code::Unavailable, true)), None);
         }
-        assert!(attempts.failed("last", failed(Code::Unavailable, true)).is_some());
+        assert!(attempts.failed(at("last"), failed(Code::Unavailable, true)).is_some());
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Replica {
     pub(super) endpoint: Endpoint,
 }
 
+/// Name and epoch of a replica: one that was started anew has not been tried.
+pub(super) type Start = (String, u64);
+
 /// Who is to be sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -53,12 +56,21 @@ struct Record {
     shunned: Option<Instant>,
 }
 
+// === impl Replica ===
+
+impl Replica {
+    /// Which start of which replica it is.
+    pub(super) fn start(&self) -> Start {
+        (self.id.clone(), self.epoch)
+    }
+}
+
 // === impl Known ===
 
 impl Known {
     /// Who is to be sent a request that these replicas have had already.
-    pub(super) fn choose(&self, tried: &[String], now: Instant) -> Choice {
-        let mut able = self.0.iter().filter(|record| !tried.contains(&record.replica.id));
+    pub(super) fn choose(&self, tried: &[Start], now: Instant) -> Choice {
+        let mut able = self.0.iter().filter(|record| !tried.contains(&record.replica.start()));
         let Some(first) = able.clone().next() else { return Choice::Nobody };
         let Some(best) = able.find(|record| !record.is_shunned(now)) else {
             return Choice::Last(first.replica.clone());
@@ -81,10 +93,10 @@ impl Known {
     }
 
     /// Who is not to be named by an API server: those that were tried, and those that failed or refused lately.
-    pub(super) fn avoid(&self, tried: &[String], now: Instant) -> Vec<String> {
+    pub(super) fn avoid(&self, tried: &[Start], now: Instant) -> Vec<String> {
         let shunned = self.0.iter().filter(|record| record.is_shunned(now)).map(|record| &record.replica.id);
-        let shunned = shunned.filter(|id| !tried.contains(id));
-        tried.iter().chain(shunned).take(MAX_AVOID).cloned().collect()
+        let shunned = shunned.filter(|id| !tried.iter().any(|(tried, _)| tried == *id));
+        tried.iter().map(|(id, _)| id).chain(shunned).take(MAX_AVOID).cloned().collect()
     }
 }
 
@@ -106,8 +118,8 @@ mod tests {
         Replica { id: id.into(), epoch: 1, endpoint: "localhost:1".parse().unwrap() }
     }
 
-    fn tried(ids: &[&str]) -> Vec<String> {
-        ids.iter().map(ToString::to_string).collect()
+    fn tried(ids: &[&str]) -> Vec<Start> {
+        ids.iter().map(|id| ((*id).to_owned(), 1)).collect()
     }
 
     #[test]
@@ -130,7 +142,10 @@ mod tests {
         known.learned(replica("a"), LEASE, now);
         known.learned(replica("b"), LEASE, now);
         known.shun(&replica("b"), now);
-        assert_eq!((known.choose(&[], now), known.avoid(&[], now)), (Choice::Fresh(replica("a")), tried(&["b"])));
+        assert_eq!(
+            (known.choose(&[], now), known.avoid(&[], now)),
+            (Choice::Fresh(replica("a")), vec!["b".to_owned()])
+        );
         known.shun(&replica("a"), now);
         assert_eq!(known.choose(&[], now), Choice::Last(replica("b")));
         assert_eq!(known.avoid(&tried(&["b", "c"]), now), ["b", "c", "a"]);
@@ -146,7 +161,7 @@ mod tests {
         known.learned(replica("a"), LEASE, now);
         known.learned(again.clone(), LEASE, now);
         known.shun(&replica("a"), now);
-        assert_eq!(known.choose(&[], now), Choice::Fresh(again));
+        assert_eq!(known.choose(&tried(&["a"]), now), Choice::Fresh(again));
     }
 
     #[test]
@@ -157,7 +172,8 @@ mod tests {
             known.learned(replica(id), Duration::MAX, now);
         }
         assert_eq!(known.0.len(), MAX_KNOWN);
-        assert_eq!(known.avoid(&ids, now).len(), MAX_AVOID);
+        let all: Vec<_> = ids.iter().map(|id| (id.clone(), 1)).collect();
+        assert_eq!(known.avoid(&all, now).len(), MAX_AVOID);
         assert!(matches!(known.choose(&[], now + LONGEST_LEASE), Choice::Old(_)), "a lease ends some day");
     }
 }
