@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +25,21 @@ class ApiServer(Replica):
         """Wait until it listens."""
         self.says("\nAPI server on ")
 
+    @property
+    def url(self) -> str:
+        """What `--api-server` takes."""
+        return f"http://{self.endpoint}"
+
+    def replicas(self) -> dict[str, dict]:
+        """The replicas that it knows, by id."""
+        return {one["id"]: one for one in self.get("/registry")["replicas"]}
+
+    def knows(self, *ids: str) -> None:
+        """Wait until it knows exactly these replicas."""
+        replicas.until(lambda: set(self.replicas()) == set(ids), f"the replicas {ids}")
+
     def post(self, path: str, body: dict) -> dict:
         """Send JSON, and read it."""
-        import urllib.request
-
         request = urllib.request.Request(
             f"http://{self.endpoint}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
         )

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 import grpc
 import pytest
 
-from tests.e2e import replicas, servers
+from tests.e2e import api_servers, replicas
+from tests.e2e.api_servers import ApiServer
 from tests.e2e.replicas import Replica
-from tests.e2e.servers import ApiServer
 
 TEST_WATCHDOG_S = 90.0
 
@@ -113,18 +113,18 @@ def channel() -> Iterator[Callable[..., grpc.Channel]]:
 
 @pytest.fixture
 def api_server(tmp_path) -> Iterator[Callable[..., ApiServer]]:
-    """Starts API servers; each must end with 0 after a SIGTERM, unless the test itself ended it."""
-    made: list[ApiServer] = []
+    """Starts API servers that listen; each must end with 0 after a SIGTERM, unless the test itself ended it."""
+    with ExitStack() as stack:
+        made: list[ApiServer] = []
 
-    def begin(*flags: str, port: str = "0") -> ApiServer:
-        made.append(servers.start(tmp_path / f"api-server-{len(made)}.log", *flags, port=port))
-        return made[-1]
+        def begin(*flags, **more) -> ApiServer:
+            server = api_servers.start(tmp_path / f"api-server-{len(made)}", *flags, **more)
+            stack.callback(server.kill)
+            made.append(server)
+            server.serves()
+            return server
 
-    try:
         yield begin
-        for one in made:
-            if one.process.poll() is None:
-                one.stop()
-    finally:
-        for one in made:
-            one.kill()
+        for server in made:
+            if server.process.poll() is None:
+                server.stop()

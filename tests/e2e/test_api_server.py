@@ -7,37 +7,16 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 
 import pytest
 
 from anyserve import Client
-from tests.e2e import api_servers
-from tests.e2e.api_servers import ApiServer, Played
+from tests.e2e.api_servers import Played
 from tests.e2e.browser import Browser, browsing
-from tests.e2e.replicas import ROOT, WATCHDOG_S, anyserve, until
+from tests.e2e.replicas import BIN, ROOT, WATCHDOG_S, anyserve, until
 from tests.e2e.test_status_page import HOSTILE, brightness, columns, is_lost, text
 
 APP = "examples.basic.app:app"
-
-
-@pytest.fixture
-def api_server(tmp_path) -> Iterator[Callable[..., ApiServer]]:
-    """Starts API servers that listen; each must end with 0 after a SIGTERM, unless the test itself ended it."""
-    with ExitStack() as stack:
-        made = []
-
-        def begin(*flags, **more) -> ApiServer:
-            server = api_servers.start(tmp_path / f"api-server-{len(made)}", *flags, **more)
-            stack.callback(server.kill)
-            made.append(server)
-            server.serves()
-            return server
-
-        yield begin
-        for server in made:
-            if server.process.poll() is None:
-                server.stop()
 
 
 @pytest.fixture
@@ -60,7 +39,7 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.mark.parametrize("program", [(api_servers.BIN / "anyserve",), (ROOT / "target/debug/anyserve-node",)])
+@pytest.mark.parametrize("program", [(BIN / "anyserve",), (ROOT / "target/debug/anyserve-node",)])
 def test_it_says_where_it_listens_and_leaves_when_it_is_told_to(api_server, program):
     server = api_server(program=program)
     assert server.get("/health") == {

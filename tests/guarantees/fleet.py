@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.e2e.api_servers import ApiServer
 from tests.e2e.replicas import Replica, until
-from tests.e2e.servers import ApiServer
 
 APP = "tests/guarantees/apps/told.py:app"
 

@@ -88,8 +88,7 @@ def claim(server, name: str, endpoint: str, *capabilities: dict[str, str]) -> No
     load = {"ready": True, "pending": 0, "wait_us": 0, "service_us": 1000}
     offers = [{"capability": capability, "idempotent": True, "slots": 8, "load": load} for capability in capabilities]
     body = {"id": name, "epoch": 1, "seq": 1, "endpoint": f"http://{endpoint}", "offers": offers}
-    status, said = server.http("/register", method="POST", body=body, content_type="application/json")
-    assert status == 200, said
+    assert server.post("/register", body)["verdict"] == "accepted"
 
 
 def unused() -> str:
