@@ -59,6 +59,10 @@ objects *flags:
 workers *flags:
     python benchmarks/workers.py {{ flags }}
 
+# The API server, measured: the fourth part of benchmarks/README.md
+cluster *flags:
+    python benchmarks/cluster.py {{ flags }}
+
 # Regenerate the code of proto/ that is checked in
 gen-proto:
     cargo run --package anyserve-proto --example generate

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.environments import PeerUnavailable, installed_anyserve
@@ -131,7 +132,7 @@ def restart(tools: Tools, key: str) -> dict[str, list[float]]:
         PeerUnavailable: it does not start.
     """
     (peer,) = [peer for peer in RESTARTING if peer.key == key]
-    with Server(peer, tools, Path.cwd()) as server:
+    with TemporaryDirectory() as directory, Server(peer, tools, Path(directory)) as server:
         server.wait_until_it_answers(Generator(tools.generator, 1.0, 1))
         return {"killed": [restart_of(server)]}
 

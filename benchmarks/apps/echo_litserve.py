@@ -1,6 +1,8 @@
 """The echo as a LitServe API. LitServe's requests are JSON, so the array travels as a list."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import litserve
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 class Echo(litserve.LitAPI):
     """Gives back the array it gets."""
 
-    def setup(self, device: str) -> None:
-        """Nothing to load."""
+    def setup(self, device: str) -> None:  # noqa: ARG002 - the signature is LitServe's
+        """Nothing to load; the benchmark of restarts wants to know who to kill."""
+        Path("worker.pid").write_text(str(os.getpid()))
 
     def decode_request(self, request: dict[str, Any]) -> NDArray[np.float32]:
         return np.asarray(request["x"], dtype=np.float32)
