@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.python.frames import CODES, SLOTS, STARTED, Frame, read_frame, tensor
+from tests.python.frames import CODES, NOT_STARTED, OFFERED, SLOTS, STARTED, Frame, read_frame, tensor
 
 DO, HOLD = 0, 1
 TOKEN = os.environ.get("ANYSERVE_WORKER_TOKEN", "")
@@ -104,6 +104,11 @@ class Worker:
 
     def _start(self, frame: Frame) -> None:
         place = 8 * frame.meta["slot"]
+        if self._slots[place : place + 8] != (frame.id << 3 | OFFERED).to_bytes(8, "little"):
+            # Taken back in the meantime: nobody will cancel it.
+            failed = {"code": CODES.index("CANCELLED"), "message": "the request was taken back"}
+            self._line.send(Frame("Failed", frame.id, NOT_STARTED, failed))
+            return
         self._slots[place : place + 8] = (frame.id << 3 | STARTED).to_bytes(8, "little")
         if frame.meta["handler"] == HOLD:
             self._held.add(frame.id)
