@@ -17,7 +17,7 @@ use crate::{Fleet, GatewayConfig, ReplicaTlsError};
 #[derive(Debug)]
 pub struct Gateway {
     proxy: Arc<Proxy>,
-    control: Control,
+    control: Arc<Control>,
 }
 
 // === impl Gateway ===
@@ -28,9 +28,14 @@ impl Gateway {
     /// # Errors
     /// [`ReplicaTlsError`] if there is a file of replicas' authorities that cannot be used.
     pub fn try_new(config: &GatewayConfig, fleet: Arc<Fleet>) -> Result<Arc<Self>, ReplicaTlsError> {
-        let control = Control::new(config, &fleet);
+        let control = Arc::new(Control::new(config, &fleet));
         let proxy = Proxy::try_new(&config.proxy, fleet, config.leaving.clone())?;
         Ok(Arc::new(Self { proxy, control }))
+    }
+
+    /// The same answers for the connections of another thread, with connections to replicas of their own.
+    pub fn beside(&self) -> Arc<Self> {
+        Arc::new(Self { proxy: self.proxy.beside(), control: Arc::clone(&self.control) })
     }
 }
 

@@ -15,7 +15,7 @@ use anyserve_server::{Drained, Listener, Server, ServerConfig, TlsFiles};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use scripted::replica::{data, frames, hand_back, hang, pieces_and_break, pieces_and_silence, status};
-use scripted::{Call, INFER, Replica, raw, request, start, start_with, until, watchdog, with};
+use scripted::{Call, INFER, Replica, gated, raw, request, start, start_with, until, watchdog, with};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -338,15 +338,7 @@ async fn a_replica_that_answers_no_ping_is_lost() {
 async fn connections_are_bounded_and_one_that_gives_way_finishes_its_requests() {
     let replicas = ReplicasConfig { max_connections: 1, ..ReplicasConfig::default() };
     let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let gated = move |call: Call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            call.echo()
-        }
-    };
+    let (gate, gated) = gated();
     let (slow, quick) =
         (world.replica("a", &["model=slow"], gated).await, world.replica("b", &["model=m"], echo).await);
     let address = world.address;
@@ -356,7 +348,7 @@ async fn connections_are_bounded_and_one_that_gives_way_finishes_its_requests() 
     for _ in 0..3 {
         assert_eq!(raw::call(address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await.status(), "0");
     }
-    opened.add_permits(2);
+    gate.add_permits(2);
     assert_eq!(watchdog(waits).await.unwrap().status(), "0");
     assert_eq!(raw::call(address, INFER, &[], raw::framed(&request("slow", vec![0; 4]))).await.status(), "0");
     assert_eq!((slow.connections(), quick.connections()), (2, 1));

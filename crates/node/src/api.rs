@@ -2,6 +2,7 @@
 
 mod options;
 mod settings;
+mod threads;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use anyhow::{Context, Error, Result, anyhow};
 use anyserve_gateway::store::open;
 use anyserve_gateway::{Fleet, Gateway, GrpcProber};
 use anyserve_server::{Answers, Drained, Listener, Server};
+use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
-use crate::replica::{Ended, runtime};
+use crate::replica::Ended;
 use crate::signals::Signals;
 
 pub use options::ApiServerOptions;
 use settings::ApiServerSettings;
+use threads::Threads;
 
 /// A step in an API server's life.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,14 +62,16 @@ pub fn api_server(
 ) -> Result<Ended> {
     let settings = ApiServerSettings::try_new(options)?;
     logging::start(&settings.log_level);
-    let runtime = runtime(settings.threads)?;
-    let ended = runtime.block_on(serve(settings, Arc::new(on_event)));
+    let threads = Threads::start(settings.threads)?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")?;
+    let ended = runtime.block_on(serve(settings, &threads, Arc::new(on_event)));
+    drop(threads);
     // Nothing is left that would need more time; what hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-async fn serve(settings: ApiServerSettings, tell: Tell) -> Result<Ended> {
+async fn serve(settings: ApiServerSettings, threads: &Threads, tell: Tell) -> Result<Ended> {
     let mut signals = Signals::take()?;
     let listener = Listener::bind(settings.address).map_err(Error::new)?;
     let endpoint = endpoint(listener.local_addr(), settings.server.tls.is_some());
@@ -75,7 +80,8 @@ async fn serve(settings: ApiServerSettings, tell: Tell) -> Result<Ended> {
     let fleet = Arc::new(Fleet::with_store(settings.registry, settings.policy, shared));
     let gateway = Gateway::try_new(&settings.gateway, Arc::clone(&fleet)).map_err(Error::new)?;
     let leaving = settings.gateway.leaving.clone();
-    let server = Server::of(&settings.server, Arc::clone(&gateway), leaving).map_err(Error::new)?;
+    let each = threads.handles().iter().map(|runtime| (gateway.beside(), runtime.clone()));
+    let server = Server::over(&settings.server, anyserve_server::Threads::on(each), leaving).map_err(Error::new)?;
     let shutdown = CancellationToken::new();
     let mut background = JoinSet::new();
     background.spawn(Arc::clone(&fleet).tend(Arc::new(GrpcProber::new(settings.gateway.replica_tls.clone()))));

@@ -45,7 +45,7 @@ pub fn run(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -
     ended
 }
 
-pub(crate) fn runtime(threads: Option<usize>) -> Result<Runtime> {
+fn runtime(threads: Option<usize>) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if let Some(threads) = threads {
         builder.worker_threads(threads);

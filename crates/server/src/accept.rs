@@ -22,6 +22,7 @@ use crate::body::BodyError;
 use crate::connection::Connections;
 use crate::rooms::Rooms;
 use crate::route::App;
+use crate::threads::Threads;
 use crate::{Listener, ServerConfig, TlsError, Upstream, tls};
 
 /// How the server ended.
@@ -45,13 +46,13 @@ pub trait Answers: Send + Sync + 'static {
         peer: IpAddr,
     ) -> impl Future<Output = Result<Response<Self::Body>, Infallible>> + Send;
 
-    /// Requests whose answers are not written yet.
+    /// Requests whose answers are not written yet, on all threads.
     fn in_flight(&self) -> u64;
 }
 
 /// An ingress that is ready to serve.
 pub struct Server<A> {
-    app: Arc<A>,
+    threads: Threads<A>,
     connections: Connections,
     /// The tasks of requests on HTTP/2.
     tasks: TaskTracker,
@@ -97,10 +98,18 @@ impl<A: Answers> Server<A> {
     /// # Errors
     /// [`TlsError`] if there are files for TLS that cannot be used.
     pub fn of(config: &ServerConfig, app: Arc<A>, leaving: CancellationToken) -> Result<Self, TlsError> {
+        Self::over(config, Threads::here(app), leaving)
+    }
+
+    /// The same on several runtimes, each with an app of its own: a connection stays on one of them.
+    ///
+    /// # Errors
+    /// [`TlsError`] if there are files for TLS that cannot be used.
+    pub fn over(config: &ServerConfig, threads: Threads<A>, leaving: CancellationToken) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let tasks = TaskTracker::new();
         Ok(Self {
-            app,
+            threads,
             connections: Connections::new(config, tls, tasks.clone(), leaving.clone()),
             tasks,
             leaving,
@@ -138,9 +147,10 @@ impl<A: Answers> Server<A> {
                 () = shutdown.cancelled() => return,
                 Some(ended) = open.join_next() => report(ended),
                 (permit, stream, peer) = accept(listener, &permits) => {
-                    let connection = self.connections.serve(stream, peer.ip(), Arc::clone(&self.app));
-                    let connection = hold(permit, connection);
-                    open.spawn(connection.instrument(info_span!("connection", %peer)));
+                    let thread = self.threads.idlest();
+                    let connection = self.connections.serve(stream, peer.ip(), Arc::clone(&thread.app));
+                    let connection = hold((permit, thread.enter()), connection);
+                    thread.spawn(open, connection.instrument(info_span!("connection", %peer)));
                 }
             }
         }
@@ -155,16 +165,16 @@ impl<A: Answers> Server<A> {
         if tokio::time::timeout(self.grace, rest).await.is_ok() {
             return Drained::Clean;
         }
-        let left = self.app.in_flight();
+        let left = self.threads.in_flight();
         open.shutdown().await;
         // Connections without a request don't count: nobody loses an answer.
         if left == 0 { Drained::Clean } else { Drained::Aborted(left) }
     }
 }
 
-async fn hold(permit: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+async fn hold<T>(held: T, connection: impl Future<Output = ()>) {
     connection.await;
-    drop(permit);
+    drop(held);
 }
 
 /// The next connection, once there may be one more. It cannot fail: an error of one connection is that connection's,

@@ -34,7 +34,7 @@ pub struct Whole {
 
 /// Bytes to be written: small pieces are gathered in one buffer, large ones stay where they are.
 #[derive(Debug, Default)]
-pub(crate) struct Chunks {
+pub struct Chunks {
     full: VecDeque<Bytes>,
     last: BytesMut,
 }
@@ -56,7 +56,7 @@ impl Chunks {
     }
 
     /// Adds a piece of any length.
-    pub(crate) fn push(&mut self, piece: Bytes) {
+    pub fn push(&mut self, piece: Bytes) {
         if piece.len() < LARGE {
             self.last.extend_from_slice(&piece);
             return;
@@ -68,13 +68,13 @@ impl Chunks {
     }
 
     /// Takes the next piece to write, if there is one.
-    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+    pub fn pop(&mut self) -> Option<Bytes> {
         let full = self.full.pop_front();
         full.or_else(|| if self.last.is_empty() { None } else { Some(self.last.split().freeze()) })
     }
 
     /// Whether so much has gathered that it should be written before more is added.
-    pub(crate) fn is_plenty(&self) -> bool {
+    pub fn is_plenty(&self) -> bool {
         !self.full.is_empty() || self.last.len() >= LARGE
     }
 

@@ -96,10 +96,12 @@ impl Connections {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (http, tls, timeout) = (self.http.clone(), self.tls.clone(), self.handshake_timeout);
         let leaving = self.leaving.clone();
+        let stream = stream.into_std();
         async move {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
+            let stream = match stream.and_then(settle) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%error, "a connection cannot be used"),
+            };
             let Some(tls) = tls else { return run(http, stream, peer, app, timeout, leaving).await };
             match tokio::time::timeout(timeout, tls.accept(stream)).await {
                 Ok(Ok(stream)) => run(http, stream, peer, app, timeout, leaving).await,
@@ -108,6 +110,12 @@ impl Connections {
             }
         }
     }
+}
+
+/// Makes the runtime that this is called on the one that the connection's bytes wake.
+fn settle(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
 }
 
 async fn run<A, I>(
@@ -127,13 +135,14 @@ async fn run<A, I>(
     let service = service_fn(move |request| Box::pin(Arc::clone(&app).answer(request, peer)));
     let mut connection = pin!(http.serve_connection(io, service));
     let mut silent = pin!(tokio::time::sleep(timeout));
+    let mut left = pin!(leaving.cancelled());
     let (mut asked_to_leave, mut checked) = (false, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
                 return ended.unwrap_or_else(|error| tracing::debug!(%error, "a connection ended early"));
             }
-            () = leaving.cancelled(), if !asked_to_leave => {
+            () = left.as_mut(), if !asked_to_leave => {
                 asked_to_leave = true;
                 connection.as_mut().graceful_shutdown();
             }

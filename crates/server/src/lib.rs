@@ -29,6 +29,7 @@ mod pulse;
 mod rooms;
 mod route;
 mod status;
+mod threads;
 mod tls;
 mod token;
 
@@ -38,6 +39,7 @@ pub use accept::{Answers, Drained, Server};
 pub use body::BodyError;
 pub use config::{ServerConfig, TlsFiles};
 pub use listen::{BindError, Listener};
+pub use threads::Threads;
 pub use tls::TlsError;
 pub use token::{AdminToken, AdminTokenError};
 

@@ -7,6 +7,7 @@ use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 
+pub use crate::body::Chunks;
 pub use crate::budget::{Budget, Charge};
 pub use crate::grpc::CallHead;
 use crate::{grpc, http as rest, route};

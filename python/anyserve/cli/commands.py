@@ -167,6 +167,10 @@ ClusterToken = Annotated[str | None, _option("--cluster-token", "Token that API 
 Threads = Annotated[
     int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
 ]
+ApiServerThreads = Annotated[
+    int | None,
+    _option("--threads", "Threads that carry requests.  [default: one per core, at most 8]", min=1, max=MOST),
+]
 TlsCert = Annotated[Path | None, _option("--tls-cert", "Certificate chain, PEM.")]
 TlsKey = Annotated[Path | None, _option("--tls-key", "Private key of the certificate, PEM.")]
 TlsClientCa = Annotated[Path | None, _option("--tls-client-ca", "Ask clients for a certificate of this CA, PEM.")]
@@ -306,7 +310,7 @@ def api_server(  # noqa: PLR0913 - one parameter per option is how typer is told
     grace_s: Grace = None,
     max_message_mb: MaxMessage = None,
     log_level: LogLevel = None,
-    threads: Threads = None,
+    threads: ApiServerThreads = None,
     config: Config = None,
     server_id: ServerId = None,
     tls_cert: TlsCert = None,

@@ -8,14 +8,14 @@ use anyserve_cluster::{Call, Target, Trip};
 use anyserve_core::{Error, Query};
 use anyserve_server::parts::{CallHead, parameter};
 use bytes::Buf;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use prost::DecodeError;
 
 use super::front::Proxy;
 use super::message::Message;
 use super::scan::{Found, Wants, scan};
 use super::{INFER, STREAM_INFER, headers};
-use crate::replicas::Outgoing;
+use crate::replicas::Head;
 
 /// How a request is put to a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,23 +131,20 @@ impl Asked {
         &self.version
     }
 
-    /// The request as it is sent to a replica.
-    ///
-    /// # Errors
-    /// `INTERNAL` for an endpoint that is no URI: it cannot be reached.
-    pub(crate) fn request(&self, target: &Target) -> Result<Request<Outgoing>, Error> {
-        let uri = format!("{}{}", target.endpoint.trim_end_matches('/'), self.ask.path());
-        let mut request = Request::post(uri)
-            .body(Outgoing::new(Arc::clone(&self.message)))
-            .map_err(|error| Error::internal(format!("endpoint '{}': {error}", target.endpoint)))?;
+    /// What is sent after its headers.
+    pub(crate) fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// The headers of the request as it is sent to a replica.
+    pub(crate) fn head(&self, target: &Target) -> Head {
         let rewritten = (target.query != self.said).then_some(&target.query);
         let mut sent = HeaderMap::clone(&self.headers);
         headers::put(&mut sent, rewritten, target.delegations, self.deadline);
         if self.ask == Ask::Stream {
             sent.insert("triton_grpc_error", http::HeaderValue::from_static("true"));
         }
-        *request.headers_mut() = sent;
-        Ok(request)
+        Head { path: self.ask.path(), headers: sent }
     }
 }
 

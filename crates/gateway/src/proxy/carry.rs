@@ -11,14 +11,13 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::asked::Asked;
 use super::failure::{Refused, failure};
 use super::flight::Flight;
 use super::front::Proxy;
 use super::{headers, serves};
-use crate::replicas::Lost;
+use crate::replicas::{Arriving, Lost};
 
 /// An answer that has begun: with data, or with a good end without any.
 pub(crate) struct Begun {
@@ -33,7 +32,7 @@ pub(crate) struct Begun {
 /// A body whose first frame was looked at.
 pub(crate) struct Rest {
     first: Option<Frame<Bytes>>,
-    body: Incoming,
+    body: Arriving,
 }
 
 /// What a request that was sent came to.
@@ -74,14 +73,7 @@ pub(crate) async fn carry(proxy: &Arc<Proxy>, asked: &Asked) -> Result<Begun, Re
 
 /// Sends a request to a replica and waits for what decides: the beginning of an answer, or an error.
 async fn send(proxy: &Proxy, asked: &Asked, target: &Target) -> Sent {
-    let request = match asked.request(target) {
-        Ok(request) => request,
-        Err(error) => {
-            tracing::warn!(%error, replica = &*target.id, "a replica cannot be reached");
-            return Sent::Event(Event::Unreached);
-        }
-    };
-    match proxy.replicas.send(target, request, |handle| proxy.fleet.knows(handle)).await {
+    match proxy.replicas.send(target, asked.head(target), asked.message(), |handle| proxy.fleet.knows(handle)).await {
         Ok(response) => begin(response, target).await,
         Err(lost) => Sent::Event(event(&lost, target)),
     }
@@ -96,7 +88,7 @@ pub(crate) fn event(lost: &Lost, target: &Target) -> Event {
     }
 }
 
-async fn begin(response: Response<Incoming>, target: &Target) -> Sent {
+async fn begin(response: Response<Arriving>, target: &Target) -> Sent {
     let (head, body) = response.into_parts();
     let mut headers = head.headers;
     if headers.contains_key("grpc-status") {
@@ -111,7 +103,7 @@ async fn begin(response: Response<Incoming>, target: &Target) -> Sent {
 }
 
 /// Waits for the first frame that says something.
-async fn first(headers: HeaderMap, mut body: Incoming, target: &Target) -> Sent {
+async fn first(headers: HeaderMap, mut body: Arriving, target: &Target) -> Sent {
     loop {
         let frame = match body.frame().await {
             Some(Ok(frame)) => frame,
@@ -127,7 +119,7 @@ async fn first(headers: HeaderMap, mut body: Incoming, target: &Target) -> Sent 
 }
 
 /// The call ended without data.
-fn ended(trailers: HeaderMap, headers: HeaderMap, body: Incoming, target: &Target) -> Sent {
+fn ended(trailers: HeaderMap, headers: HeaderMap, body: Arriving, target: &Target) -> Sent {
     match failure(&trailers, target) {
         Some(error) => Sent::Failed(error, trailers),
         None => Sent::Begun(headers, Rest { first: Some(Frame::trailers(trailers)), body }),
@@ -148,9 +140,9 @@ fn no_grpc(status: StatusCode, headers: &HeaderMap, target: &Target) -> Option<E
 
 impl http_body::Body for Rest {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = h2::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         match self.first.take() {
             Some(first) => Poll::Ready(Some(Ok(first))),
             None => Pin::new(&mut self.body).poll_frame(cx),

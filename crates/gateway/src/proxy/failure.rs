@@ -28,12 +28,12 @@ impl From<Error> for Refused {
 
 /// The error that the trailers of a replica tell; `None` if the request ended well.
 pub(crate) fn failure(trailers: &HeaderMap, target: &Target) -> Option<Error> {
+    if trailers.get("grpc-status").is_some_and(|status| status == "0") {
+        return None;
+    }
     let Some(status) = Status::from_header_map(trailers) else {
         return Some(Error::internal(format!("replica '{}' answered without a status", target.id)));
     };
-    if status.code() == tonic::Code::Ok {
-        return None;
-    }
     let unread = |_| Error::new(Code::Unavailable, status.message());
     let told = target.endpoint.parse::<Endpoint>().map(|endpoint| from_status(&status, &endpoint, None));
     Some(Error { hand_back: None, ..told.unwrap_or_else(unread) })

@@ -65,6 +65,21 @@ impl Proxy {
         }))
     }
 
+    /// The same way with connections of its own, for another thread.
+    pub(crate) fn beside(&self) -> Arc<Self> {
+        Arc::new(Self {
+            fleet: Arc::clone(&self.fleet),
+            replicas: self.replicas.beside(),
+            limits: self.limits,
+            max_json: self.max_json,
+            max_stream_requests: self.max_stream_requests,
+            budget: self.budget.clone(),
+            in_flight: self.in_flight.clone(),
+            leaving: self.leaving.clone(),
+            named: self.named.clone(),
+        })
+    }
+
     /// Whether requests on this path are answered here.
     pub(crate) fn takes(path: &str) -> bool {
         path.starts_with(SERVICE) || path.starts_with(HEALTH) || path == json::INFER || path == json::STREAM

@@ -7,37 +7,47 @@ use anyserve_core::header::{ATTEMPTS, DELEGATIONS, HAND_BACK, QUERY, REFUSED_BY,
 use anyserve_server::parts::CallHead;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers of a connection, and those that this hop sets anew.
-const OF_THIS_HOP: [&str; 14] = [
-    "connection",
-    "content-length",
-    "expect",
-    "grpc-timeout",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    REFUSED_BY,
-];
+/// Names that are written on every request or answer, read once.
+static OF_DELEGATIONS: HeaderName = HeaderName::from_static(DELEGATIONS);
+static OF_QUERY: HeaderName = HeaderName::from_static(QUERY);
+static OF_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static OF_REPLICA: HeaderName = HeaderName::from_static(REPLICA);
+static OF_ATTEMPTS: HeaderName = HeaderName::from_static(ATTEMPTS);
 
 /// Headers of a plain HTTP request that mean something to a replica: those of the caller's own, who he is, and the trace.
 const OF_THE_CALLER: [&str; 4] = ["authorization", "baggage", "traceparent", "tracestate"];
 
+/// Whether it is a header of a connection, or one that this hop sets anew.
+fn is_of_this_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "content-length"
+            | "expect"
+            | "grpc-timeout"
+            | "host"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | REFUSED_BY
+    )
+}
+
 /// The headers of a gRPC call that go along with it.
 pub(crate) fn of_call(headers: &HeaderMap) -> HeaderMap {
-    kept(headers, |name| !OF_THIS_HOP.contains(&name))
+    kept(headers, |name| !is_of_this_hop(name))
 }
 
 /// The headers of an HTTP request that go along with the gRPC call that it becomes.
 pub(crate) fn of_http(headers: &HeaderMap) -> HeaderMap {
     // How long the caller waits is told to replicas as what is left of it.
     let own = |name: &str| name.starts_with("x-") && name != "x-timeout-s" || OF_THE_CALLER.contains(&name);
-    let mut kept = kept(headers, |name| own(name) && !OF_THIS_HOP.contains(&name));
+    let mut kept = kept(headers, |name| own(name) && !is_of_this_hop(name));
     kept.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     kept
 }
@@ -45,20 +55,21 @@ pub(crate) fn of_http(headers: &HeaderMap) -> HeaderMap {
 /// Adds what this hop says: the query, if it is not the request's own, the counter, and the time that is left.
 pub(crate) fn put(headers: &mut HeaderMap, query: Option<&Query>, delegations: u32, deadline: Option<Instant>) {
     headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(DELEGATIONS, delegations.into());
+    headers.insert(&OF_DELEGATIONS, delegations.into());
     let selector = query.and_then(Query::to_selector).map(|selector| to_header(&selector));
     if let Some(selector) = selector.and_then(|text| HeaderValue::try_from(text).ok()) {
-        headers.insert(QUERY, selector);
+        headers.insert(&OF_QUERY, selector);
     }
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if let Some(timeout) = left.and_then(|left| HeaderValue::try_from(CallHead::timeout(left)).ok()) {
-        headers.insert("grpc-timeout", timeout);
+        headers.insert(&OF_TIMEOUT, timeout);
     }
 }
 
 /// The headers or trailers of an answer that go along with it.
 pub(crate) fn of_answer(headers: &mut HeaderMap) {
-    for name in OF_THIS_HOP.into_iter().chain([HAND_BACK]) {
+    let of_this_hop = |name: &&HeaderName| is_of_this_hop(name.as_str()) || name.as_str() == HAND_BACK;
+    for name in headers.keys().filter(of_this_hop).cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
 }
@@ -66,16 +77,16 @@ pub(crate) fn of_answer(headers: &mut HeaderMap) {
 /// Adds whose answer it is, and how many attempts it took.
 pub(crate) fn trail(trailers: &mut HeaderMap, replica: Option<&str>, attempts: u32) {
     if let Some(replica) = replica.and_then(|id| HeaderValue::from_str(id).ok()) {
-        trailers.insert(HeaderName::from_static(REPLICA), replica);
+        trailers.insert(&OF_REPLICA, replica);
     }
-    trailers.insert(HeaderName::from_static(ATTEMPTS), attempts.into());
+    trailers.insert(&OF_ATTEMPTS, attempts.into());
 }
 
 /// Copies whose answer it is, and the attempts, from trailers to the headers of an HTTP answer.
 pub(crate) fn copy_trail(trailers: &HeaderMap, headers: &mut HeaderMap) {
-    for name in [REPLICA, ATTEMPTS] {
+    for name in [&OF_REPLICA, &OF_ATTEMPTS] {
         if let Some(value) = trailers.get(name) {
-            headers.insert(HeaderName::from_static(name), value.clone());
+            headers.insert(name, value.clone());
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Asking a replica whether it serves a query, before the last attempt goes there.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_cluster::{Event, Target};
@@ -9,8 +8,7 @@ use anyserve_proto::v1::serves_request::Query as Wanted;
 use anyserve_proto::v1::{ServesRequest, ServesResponse};
 use anyserve_server::parts::Budget;
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, Request};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue};
 use prost::Message as _;
 use tonic::{Code, Status};
 
@@ -18,7 +16,7 @@ use super::asked::Asked;
 use super::carry::event;
 use super::front::Proxy;
 use super::message::{Message, Messages};
-use crate::replicas::{Lost, Outgoing};
+use crate::replicas::{Arriving, Head, Lost};
 
 const SERVES: &str = "/anyserve.v1.Replica/Serves";
 
@@ -30,9 +28,9 @@ const MAX_ANSWER: usize = 64;
 
 /// Asks. A replica that does not answer in time is one that cannot be reached.
 pub(crate) async fn ask(proxy: &Proxy, asked: &Asked, target: &Target) -> Event {
-    let Some(request) = question(asked, target) else { return Event::Unreached };
+    let Some((head, message)) = question(asked, target) else { return Event::Unreached };
     let answer = async {
-        let sent = proxy.replicas.send(target, request, |handle| proxy.fleet.knows(handle)).await;
+        let sent = proxy.replicas.send(target, head, &message, |handle| proxy.fleet.knows(handle)).await;
         match sent {
             Ok(response) => read(response.into_parts()).await,
             Err(lost) => Err(lost),
@@ -46,19 +44,19 @@ pub(crate) async fn ask(proxy: &Proxy, asked: &Asked, target: &Target) -> Event 
     }
 }
 
-fn question(asked: &Asked, target: &Target) -> Option<Request<Outgoing>> {
+fn question(asked: &Asked, target: &Target) -> Option<(Head, Message)> {
     let query = match &target.query {
         Query::Model(name) => Wanted::Model(name.clone()),
         query @ Query::All(_) => Wanted::Selector(query.to_selector()?),
     };
     let question = ServesRequest { query: Some(query), version: asked.version().to_owned() };
-    let body = Outgoing::new(Arc::new(Message::framed(&question).ok()?));
-    let uri = format!("{}{SERVES}", target.endpoint.trim_end_matches('/'));
-    let request = Request::post(uri).header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
-    request.body(body).ok()
+    let message = Message::framed(&question).ok()?;
+    let headers = [(CONTENT_TYPE, "application/grpc"), (TE, "trailers")];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+    Some((Head { path: SERVES, headers }, message))
 }
 
-async fn read((head, body): (http::response::Parts, Incoming)) -> Result<bool, Lost> {
+async fn read((head, body): (http::response::Parts, Arriving)) -> Result<bool, Lost> {
     if let Some(status) = Status::from_header_map(&head.headers) {
         return Ok(serves(&status, false));
     }

@@ -9,7 +9,7 @@
 //! It is polled by the body that is written to the client, so nothing is read, sent or taken from replicas faster than the
 //! client takes the answers. Dropping it cancels every request in flight.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use anyserve_core::{Code, Error};
-use anyserve_server::parts::{CallHead, Charge, panicked, stream_error};
+use anyserve_server::parts::{CallHead, Charge, Chunks, panicked, stream_error};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt};
@@ -56,7 +56,10 @@ pub(crate) struct Session {
     turns: BTreeMap<u64, Option<Settled>>,
     arrived: u64,
     streams: SelectAll<Answering>,
-    out: VecDeque<Piece>,
+    /// Answers for the client; small ones are gathered.
+    out: Chunks,
+    /// The memory of those in `out`.
+    charges: Vec<Charge>,
     /// What ends the call before its requests are answered.
     fatal: Option<Refused>,
 }
@@ -74,12 +77,6 @@ struct Answering {
     responses: Box<Responses>,
 }
 
-/// A piece for the client; the last one of a message gives its memory back.
-struct Piece {
-    data: Bytes,
-    _charge: Option<Charge>,
-}
-
 // === impl Session ===
 
 impl Session {
@@ -94,7 +91,8 @@ impl Session {
             turns: BTreeMap::new(),
             arrived: 0,
             streams: SelectAll::new(),
-            out: VecDeque::new(),
+            out: Chunks::default(),
+            charges: Vec::new(),
             fatal: None,
         }
     }
@@ -106,7 +104,7 @@ impl Session {
 
     /// Makes as much progress as there can be.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Progress {
-        while self.fatal.is_none() && self.out.is_empty() {
+        while self.fatal.is_none() && !self.out.is_plenty() {
             match self.step(cx) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -114,9 +112,10 @@ impl Session {
             }
         }
         // What was answered before an error is written before it.
-        if let Some(piece) = self.out.pop_front() {
-            return Progress::Data(piece.data);
+        if let Some(data) = self.out.pop() {
+            return Progress::Data(data);
         }
+        self.charges.clear();
         if let Some(refused) = self.fatal.take() {
             return Progress::Ended(Err(refused));
         }
@@ -215,9 +214,10 @@ impl Session {
 
     fn write(&mut self, message: Message) {
         let (pieces, charge) = message.into_pieces();
-        let (mut charge, last) = (charge, pieces.len().saturating_sub(1));
-        let pieces = pieces.into_iter().enumerate();
-        self.out.extend(pieces.map(|(at, data)| Piece { data, _charge: charge.take_if(|_| at == last) }));
+        for piece in pieces {
+            self.out.push(piece);
+        }
+        self.charges.extend(charge);
     }
 }
 

@@ -1,12 +1,11 @@
 //! Making a connection: TCP, TLS if the endpoint says so, then HTTP/2.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_client::{Endpoint, EndpointError};
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use h2::client::Builder;
+use http::Uri;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -14,7 +13,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Outgoing, ReplicaTlsError, ReplicasConfig, tls};
+use super::link::{Keepalive, Link, MAX_REQUESTS, Origin, drive};
+use super::{ReplicaTlsError, ReplicasConfig, tls};
 
 /// Bytes that a replica may send of one answer before they are read: what the ingress of a replica takes, too.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -28,22 +28,16 @@ const MAX_FRAME: u32 = 1 << 20;
 /// Longest headers or trailers of one answer, in bytes.
 const MAX_HEADERS: u32 = 64 << 10;
 
-/// Bytes of one request that may wait to be written.
-const MAX_UNSENT: usize = 1 << 20;
-
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    http: Builder<Tasks>,
+    http: Builder,
     tls: tls::Connectors,
     timeout: Duration,
-    tasks: Tasks,
-}
-
-/// Runs connections until they are told to stop.
-#[derive(Clone, Debug)]
-struct Tasks {
-    tracker: TaskTracker,
+    keepalive: Keepalive,
+    /// Every connection.
+    tasks: TaskTracker,
+    /// Ends them.
     stop: CancellationToken,
 }
 
@@ -51,23 +45,21 @@ struct Tasks {
 
 impl Connector {
     pub(crate) fn try_new(config: &ReplicasConfig, stop: CancellationToken) -> Result<Self, ReplicaTlsError> {
-        let tasks = Tasks { tracker: TaskTracker::new(), stop };
-        let mut http = Builder::new(tasks.clone());
-        http.timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
+        let mut http = Builder::new();
+        http.initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
             .max_header_list_size(MAX_HEADERS)
-            .max_send_buf_size(MAX_UNSENT)
-            .keep_alive_interval(config.keepalive)
-            .keep_alive_timeout(config.keepalive_timeout)
-            .keep_alive_while_idle(true);
+            // One more is refused by the replica, and then it was not begun.
+            .initial_max_send_streams(MAX_REQUESTS)
+            .enable_push(false);
         let tls = tls::Connectors::try_new(config.ca.as_deref())?;
-        Ok(Self { http, tls, timeout: config.connect_timeout, tasks })
+        let keepalive = Keepalive { every: config.keepalive, timeout: config.keepalive_timeout };
+        Ok(Self { http, tls, timeout: config.connect_timeout, keepalive, tasks: TaskTracker::new(), stop })
     }
 
     /// Makes a connection to an endpoint. The error says why there is none.
-    pub(crate) async fn connect(&self, endpoint: &str) -> Result<SendRequest<Outgoing>, Arc<str>> {
+    pub(crate) async fn connect(&self, endpoint: &str) -> Result<Link, Arc<str>> {
         let connected = tokio::time::timeout(self.timeout, self.try_connect(endpoint)).await;
         let ended = connected.unwrap_or_else(|_| Err(format!("no connection within {:?}", self.timeout)));
         ended.map_err(|why| {
@@ -76,56 +68,37 @@ impl Connector {
         })
     }
 
-    async fn try_connect(&self, endpoint: &str) -> Result<SendRequest<Outgoing>, String> {
+    async fn try_connect(&self, endpoint: &str) -> Result<Link, String> {
+        let origin = origin(endpoint)?;
         let endpoint: Endpoint = endpoint.parse().map_err(|error: EndpointError| error.to_string())?;
         let host = endpoint.host();
         let stream = TcpStream::connect((host, endpoint.port())).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         if !endpoint.secure() {
-            return self.handshake(stream).await;
+            return self.handshake(origin, stream).await;
         }
         let tls: TlsConnector = self.tls.get()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name of a server"))?;
         let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        self.handshake(stream).await
+        self.handshake(origin, stream).await
     }
 
-    async fn handshake<I>(&self, io: I) -> Result<SendRequest<Outgoing>, String>
+    async fn handshake<I>(&self, origin: Origin, io: I) -> Result<Link, String>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let made = self.http.handshake(TokioIo::new(io)).await;
+        let made = self.http.handshake(io).await;
         let (sender, connection) = made.map_err(|error| error.to_string())?;
-        self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a replica ended early");
-            }
-        });
-        Ok(sender)
+        let (link, places) = Link::new(origin, sender);
+        self.tasks.spawn(drive(connection, places, self.keepalive, self.stop.clone()));
+        Ok(link)
     }
 }
 
-// === impl Tasks ===
-
-impl Tasks {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = work => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        self.spawn(async move {
-            work.await;
-        });
-    }
+fn origin(endpoint: &str) -> Result<Origin, String> {
+    let uri: Uri = endpoint.parse().map_err(|error| format!("'{endpoint}' is no URI: {error}"))?;
+    let parts = uri.into_parts();
+    let whole = parts.scheme.zip(parts.authority);
+    let (scheme, authority) = whole.ok_or_else(|| format!("'{endpoint}' is no http:// or https:// and a host"))?;
+    Ok(Origin { scheme, authority })
 }

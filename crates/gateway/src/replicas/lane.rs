@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{Shared, WeakShared};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::SendRequest;
+use http::Response;
 use parking_lot::Mutex;
 
+use super::Lost;
 use super::connect::Connector;
-use super::{Lost, Outgoing};
+use super::link::{Arriving, Head, Link, Unsent};
+use crate::proxy::Message;
 
 /// The way to one replica.
 pub(crate) struct Lane {
@@ -30,11 +30,11 @@ pub(crate) struct Lane {
 enum State {
     New,
     Connecting(WeakShared<Connecting>),
-    Open(SendRequest<Outgoing>),
+    Open(Link),
 }
 
 /// A connection that is being made. Whoever waits drives it; with the last of them it ends.
-type Connecting = Pin<Box<dyn Future<Output = Result<SendRequest<Outgoing>, Arc<str>>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Link, Arc<str>>> + Send>>;
 
 // === impl Lane ===
 
@@ -49,43 +49,49 @@ impl Lane {
 
     /// Whether there is a connection that is not closed.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(&*self.state.lock(), State::Open(sender) if !sender.is_closed())
+        matches!(&*self.state.lock(), State::Open(link) if !link.is_closed())
     }
 
     /// Whether there was a connection that is closed now.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(&*self.state.lock(), State::Open(sender) if sender.is_closed())
+        matches!(&*self.state.lock(), State::Open(link) if link.is_closed())
     }
 
     /// Sends a request. One that finds the connection about to close, and was not written, is sent on a new one.
     pub(crate) async fn send(
         &self,
         connector: &Arc<Connector>,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Lost> {
-        let (mut sender, reused) = self.sender(connector).await?;
-        let mut error = match sender.try_send_request(request).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        match error.take_message() {
-            Some(request) if reused => {
-                let (mut sender, _) = self.sender(connector).await?;
-                let sent = sender.try_send_request(request).await;
-                sent.map_err(|mut error| match error.take_message() {
-                    Some(_) => Lost::unsent(error.error()),
-                    None => Lost::of(error.error()),
-                })
+        head: Head,
+        message: &Message,
+    ) -> Result<Response<Arriving>, Lost> {
+        let (link, reused) = self.link(connector).await?;
+        let sent = if reused {
+            match link.clone().send(head.clone(), message).await {
+                Err(Unsent(_)) => {
+                    self.forget(&link);
+                    let (link, _) = self.link(connector).await?;
+                    link.send(head, message).await
+                }
+                sent => sent,
             }
-            Some(_) => Err(Lost::unsent(error.error())),
-            None => Err(Lost::of(error.error())),
+        } else {
+            link.send(head, message).await
+        };
+        sent.unwrap_or_else(|Unsent(lost)| Err(lost))
+    }
+
+    /// Has a new connection made for the next request. Requests on the old one go on.
+    fn forget(&self, link: &Link) {
+        let mut state = self.state.lock();
+        if matches!(&*state, State::Open(open) if open.is(link)) {
+            *state = State::New;
         }
     }
 
     /// The connection, and whether it was there already.
-    async fn sender(&self, connector: &Arc<Connector>) -> Result<(SendRequest<Outgoing>, bool), Lost> {
+    async fn link(&self, connector: &Arc<Connector>) -> Result<(Link, bool), Lost> {
         let connecting = match &mut *self.state.lock() {
-            State::Open(sender) if !sender.is_closed() => return Ok((sender.clone(), true)),
+            State::Open(link) if !link.is_closed() => return Ok((link.clone(), true)),
             State::Connecting(weak) if let Some(connecting) = weak.upgrade() => connecting,
             state => {
                 let connecting = connect(connector, &self.endpoint);
@@ -96,9 +102,9 @@ impl Lane {
         let made = connecting.await;
         let mut state = self.state.lock();
         match made {
-            Ok(sender) => {
-                *state = State::Open(sender.clone());
-                Ok((sender, false))
+            Ok(link) => {
+                *state = State::Open(link.clone());
+                Ok((link, false))
             }
             Err(why) => {
                 if matches!(&*state, State::Connecting(_)) {

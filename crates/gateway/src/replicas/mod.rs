@@ -11,8 +11,8 @@
 
 mod connect;
 mod lane;
+mod link;
 mod lost;
-mod outgoing;
 mod tls;
 
 use std::collections::HashMap;
@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_cluster::{Handle, Target};
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Response;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::proxy::Message;
+
 use self::connect::Connector;
 use self::lane::Lane;
+pub(crate) use self::link::{Arriving, Head};
 pub(crate) use self::lost::Lost;
-pub(crate) use self::outgoing::Outgoing;
 pub use self::tls::ReplicaTlsError;
 
 /// What can be set about connections to replicas.
@@ -53,8 +54,8 @@ pub(crate) struct Replicas {
     lanes: Arc<Mutex<Lanes>>,
     connector: Arc<Connector>,
     max: usize,
-    /// Ends every connection.
-    _stop: DropGuard,
+    /// Ends every connection, with the last of those beside it.
+    stop: Arc<DropGuard>,
 }
 
 /// Connections by the start of the replica. Those that have ended are taken out.
@@ -92,8 +93,14 @@ impl Replicas {
     pub(crate) fn try_new(config: &ReplicasConfig) -> Result<Self, ReplicaTlsError> {
         let stop = CancellationToken::new();
         let connector = Arc::new(Connector::try_new(config, stop.clone())?);
-        let lanes = Arc::new(Mutex::new(Lanes::default()));
-        Ok(Self { lanes, connector, max: config.max_connections.max(1), _stop: stop.drop_guard() })
+        let stop = Arc::new(stop.drop_guard());
+        Ok(Self { lanes: Arc::default(), connector, max: config.max_connections.max(1), stop })
+    }
+
+    /// Other connections, for another thread: what a connection does never changes its thread.
+    pub(crate) fn beside(&self) -> Self {
+        let (connector, stop) = (Arc::clone(&self.connector), Arc::clone(&self.stop));
+        Self { lanes: Arc::default(), connector, max: self.max, stop }
     }
 
     /// Sends a request to a replica. Whether a replica is known is asked when there is a new one.
@@ -106,11 +113,12 @@ impl Replicas {
     pub(crate) async fn send(
         &self,
         target: &Target,
-        request: Request<Outgoing>,
+        head: Head,
+        message: &Message,
         known: impl Fn(Handle) -> bool,
-    ) -> Result<Response<Incoming>, Lost> {
+    ) -> Result<Response<Arriving>, Lost> {
         let lane = self.lane(target, known);
-        let sent = lane.send(&self.connector, request).await;
+        let sent = lane.send(&self.connector, head, message).await;
         if sent.is_err() && !lane.is_open() {
             self.lanes.lock().remove(target.handle, &lane);
         }

@@ -19,6 +19,9 @@ use anyserve_proto::inference::model_infer_request::InferInputTensor;
 use anyserve_proto::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
 use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -106,6 +109,21 @@ impl World {
         self.shutdown.cancel();
         watchdog(self.server).await.unwrap()
     }
+}
+
+/// What echoes a call once the gate has a permit for it.
+pub(crate) fn gated() -> (Arc<Semaphore>, impl Fn(Call) -> BoxFuture<'static, Reply>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let serve = move |call: Call| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            call.echo()
+        }
+        .boxed()
+    };
+    (opened, serve)
 }
 
 /// `a=b,c=d`, all texts.

@@ -45,7 +45,7 @@ pub struct ApiServerOptions {
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, env = "ANYSERVE_LOG_LEVEL")]
     pub log_level: Option<String>,
-    /// Threads of the runtime [default: one per core]
+    /// Threads that carry requests, each with a connection to each replica [default: one per core, at most 8]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
     /// TOML file with these options

@@ -13,14 +13,15 @@ use anyserve_gateway::{GatewayConfig, ProxyConfig, ReplicasConfig};
 use anyserve_server::{AdminToken, ServerConfig};
 
 use super::ApiServerOptions;
+use super::threads::as_many_as_cores;
 use crate::settings::{address, limits, log_level, seconds, threads, tls};
 
 /// An API server's settings.
 #[derive(Debug)]
 pub(crate) struct ApiServerSettings {
     pub(crate) address: SocketAddr,
-    /// Threads of the async runtime; `None` is one per core.
-    pub(crate) threads: Option<usize>,
+    /// Threads that carry requests.
+    pub(crate) threads: usize,
     pub(crate) log_level: String,
     pub(crate) registry: RegistryConfig,
     pub(crate) policy: Box<dyn Policy>,
@@ -42,7 +43,7 @@ impl ApiServerSettings {
         let options = options.with_file()?;
         Ok(Self {
             address: address(options.host.as_deref().unwrap_or("127.0.0.1"), options.port.unwrap_or(8080))?,
-            threads: options.threads.map(threads).transpose()?,
+            threads: options.threads.map_or_else(|| Ok(as_many_as_cores()), threads)?,
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             registry: registry(&options)?,
             policy: policy(options.policy.as_deref().unwrap_or("least-wait"))?,
