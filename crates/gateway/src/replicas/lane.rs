@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::Lost;
 use super::connect::Connector;
-use super::link::{Arriving, Head, Link, Unsent};
+use super::link::{Arriving, Head, Link};
 use crate::proxy::Message;
 
 /// The way to one replica.
@@ -57,7 +57,7 @@ impl Lane {
         matches!(&*self.state.lock(), State::Open(link) if link.is_closed())
     }
 
-    /// Sends a request. One that finds the connection about to close, and was not written, is sent on a new one.
+    /// Sends a request. One that finds the connection about to close goes onto a new one.
     pub(crate) async fn send(
         &self,
         connector: &Arc<Connector>,
@@ -65,19 +65,14 @@ impl Lane {
         message: &Message,
     ) -> Result<Response<Arriving>, Lost> {
         let (link, reused) = self.link(connector).await?;
-        let sent = if reused {
-            match link.clone().send(head.clone(), message).await {
-                Err(Unsent(_)) => {
-                    self.forget(&link);
-                    let (link, _) = self.link(connector).await?;
-                    link.send(head, message).await
-                }
-                sent => sent,
+        let place = match link.place().await {
+            Err(_) if reused => {
+                self.forget(&link);
+                self.link(connector).await?.0.place().await?
             }
-        } else {
-            link.send(head, message).await
+            place => place?,
         };
-        sent.unwrap_or_else(|Unsent(lost)| Err(lost))
+        place.send(head, message).await
     }
 
     /// Has a new connection made for the next request. Requests on the old one go on.

@@ -65,8 +65,12 @@ pub(super) struct Keepalive {
     pub(super) timeout: Duration,
 }
 
-/// Why a request did not get onto a connection, of which another may do.
-pub(super) struct Unsent(pub(super) Lost);
+/// A place on a connection for one request.
+pub(super) struct Place {
+    origin: Arc<Origin>,
+    sender: SendRequest<Bytes>,
+    held: OwnedSemaphorePermit,
+}
 
 // === impl Link ===
 
@@ -86,22 +90,32 @@ impl Link {
         Arc::ptr_eq(&self.places, &other.places)
     }
 
+    /// Waits for a place for one request.
+    ///
+    /// # Errors
+    /// [`Lost::Unreached`] if the connection takes none any more.
+    pub(super) async fn place(&self) -> Result<Place, Lost> {
+        let held = Arc::clone(&self.places).acquire_owned().await;
+        let held = held.map_err(|_| Lost::Unreached("the connection is closed".to_owned()))?;
+        let mut sender = self.sender.clone();
+        std::future::poll_fn(|cx| sender.poll_ready(cx)).await.map_err(|error| Lost::unsent(&error))?;
+        Ok(Place { origin: Arc::clone(&self.origin), sender, held })
+    }
+}
+
+// === impl Place ===
+
+impl Place {
     /// Sends a request and waits for the headers of its answer.
     ///
     /// # Errors
-    /// [`Unsent`] if the connection takes none any more, else [`Lost`] with whether the replica may have begun it.
+    /// [`Lost`] with whether the replica may have begun it.
     ///
     /// # Cancel safety
     /// Dropping it cancels the request at the replica.
-    pub(super) async fn send(
-        mut self,
-        head: Head,
-        message: &Message,
-    ) -> Result<Result<Response<Arriving>, Lost>, Unsent> {
-        let place = self.places.acquire_owned().await.map_err(|_| unsent("the connection is closed"))?;
-        let sent =
-            self.sender.send_request(self.origin.request(head), false).map_err(|error| Unsent(Lost::unsent(&error)))?;
-        let (response, mut body) = sent;
+    pub(super) async fn send(mut self, head: Head, message: &Message) -> Result<Response<Arriving>, Lost> {
+        let sent = self.sender.send_request(self.origin.request(head), false);
+        let (response, mut body) = sent.map_err(|error| Lost::unsent(&error))?;
         let last = message.pieces().len().saturating_sub(1);
         for (at, piece) in message.pieces().iter().enumerate() {
             if let Err(error) = body.send_data(piece.clone(), at == last) {
@@ -110,8 +124,8 @@ impl Link {
                 break;
             }
         }
-        let response = response.await.map_err(|error| Lost::of(&error));
-        Ok(response.map(|response| response.map(|stream| Arriving { stream, _place: place })))
+        let response = response.await.map_err(|error| Lost::of(&error))?;
+        Ok(response.map(|stream| Arriving { stream, _place: self.held }))
     }
 }
 
@@ -129,10 +143,6 @@ impl Origin {
         *request.headers_mut() = head.headers;
         request
     }
-}
-
-fn unsent(why: &str) -> Unsent {
-    Unsent(Lost::Unreached(why.to_owned()))
 }
 
 /// Moves the bytes of a connection until it ends, a ping stays unanswered, or it is told to stop. Then requests on it end.

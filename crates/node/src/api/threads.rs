@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::runtime::{self, Handle};
@@ -9,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Threads without another number: one for each core, but no more than this. Each has a connection to each replica.
 const MOST: usize = 8;
+
+/// Time for what blocks when a thread ends.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Started threads. Dropping them ends what runs on them, and waits for that.
 pub(super) struct Threads {
@@ -46,7 +50,12 @@ impl Threads {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (handle, stop) = (runtime.handle().clone(), self.stop.clone());
         let thread = Builder::new().name(format!("anyserve-{number}"));
-        self.joined.push(thread.spawn(move || runtime.block_on(stop.cancelled_owned()))?);
+        let run = move || {
+            runtime.block_on(stop.cancelled_owned());
+            // What blocks, the resolution of a name, is not waited for.
+            runtime.shutdown_timeout(PATIENCE);
+        };
+        self.joined.push(thread.spawn(run)?);
         self.handles.push(handle);
         Ok(())
     }
