@@ -1,6 +1,7 @@
 //! Endpoints as users write them: `localhost:8000`, `http://host:8000`, `https://host`, `[::1]:8000`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use http::Uri;
@@ -98,8 +99,7 @@ impl Endpoint {
     ) -> Result<Self, EndpointError> {
         let text = || text.to_owned();
         let (host, port) = split_port(authority).ok_or_else(|| EndpointError::Brackets { text: text() })?;
-        let valid = Authority::from_str(host).is_ok_and(|authority| authority.host() == host);
-        if !valid || host.is_empty() {
+        if !is_host(host) {
             return Err(EndpointError::Malformed { text: text() });
         }
         let port = match (port, default_port) {
@@ -111,6 +111,13 @@ impl Endpoint {
         };
         Ok(Self { host: host.to_owned(), port, secure })
     }
+}
+
+/// A name, an address of IPv4, or one of IPv6 in its brackets.
+fn is_host(host: &str) -> bool {
+    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_address = inside.is_none_or(|inside| inside.parse::<Ipv6Addr>().is_ok());
+    !host.is_empty() && is_address && Authority::from_str(host).is_ok_and(|authority| authority.host() == host)
 }
 
 /// Splits `host:port` and `[address]:port`; `None` for an IPv6 address without brackets.
@@ -217,6 +224,8 @@ mod tests {
             (":8000", "is not host:port"),
             ("a b:8000", "is not host:port"),
             ("[::1:8000", "is not host:port"),
+            ("[]:8000", "is not host:port"),
+            ("[a]:8000", "is not host:port"),
         ] {
             let message = read(text).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");

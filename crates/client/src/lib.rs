@@ -12,6 +12,9 @@ mod discovery;
 mod encode;
 mod endpoint;
 mod failure;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod stream;
 
 pub use call::Call;

@@ -12,6 +12,9 @@ mod control;
 mod datatype;
 mod error;
 mod explain;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod handler;
 pub mod header;

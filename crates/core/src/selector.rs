@@ -44,11 +44,17 @@ fn write_one(condition: &Condition) -> String {
         Op::NotIn(texts) => format!("{key} notin ({})", list(texts)),
         Op::Exists => key,
         Op::Missing => format!("!{key}"),
-        Op::Less(bound) => format!("{key}<\"{bound}\""),
-        Op::AtMost(bound) => format!("{key}<=\"{bound}\""),
-        Op::Greater(bound) => format!("{key}>\"{bound}\""),
-        Op::AtLeast(bound) => format!("{key}>=\"{bound}\""),
+        Op::Less(bound) => format!("{key}<{}", number(*bound)),
+        Op::AtMost(bound) => format!("{key}<={}", number(*bound)),
+        Op::Greater(bound) => format!("{key}>{}", number(*bound)),
+        Op::AtLeast(bound) => format!("{key}>={}", number(*bound)),
     }
+}
+
+/// In the shorter one of its spellings: 1e300 does not have 301 digits on its way through a fleet.
+fn number(bound: Bound) -> String {
+    let (plain, short) = (bound.to_string(), format!("{:e}", bound.get()));
+    quoted(if short.len() < plain.len() { &short } else { &plain })
 }
 
 fn quoted(text: &str) -> String {
@@ -239,6 +245,13 @@ mod tests {
     #[test]
     fn a_key_that_begins_like_an_operator_is_a_key() {
         assert_eq!(ops("in=1,inner"), [("in".into(), Op::Equals("1".into())), ("inner".into(), Op::Exists)]);
+    }
+
+    #[test]
+    fn what_is_written_is_hardly_longer_than_what_was_read() {
+        for text in ["a<1e300", "a<=-2.5e-300", "a>7", "a>=-0.5", "a<1e21", "a<123456789"] {
+            assert_eq!(write(&parse(text).unwrap()), text);
+        }
     }
 
     fn any_op() -> impl Strategy<Value = Op> {

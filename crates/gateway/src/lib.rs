@@ -31,3 +31,10 @@ pub use fleet::{Counted, Counters, Fleet, GrpcProber, Prober};
 pub use gateway::Gateway;
 pub use proxy::ProxyConfig;
 pub use replicas::{ReplicaTlsError, ReplicasConfig};
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz {
+    //! Fuzz targets of the parsers in here.
+    pub use crate::{json::fuzz as json, proxy::fuzz as proxy, registry::fuzz as registry, store::fuzz as store};
+}

@@ -7,6 +7,8 @@
 //!  Resolve, GET /route, GET /registry: for everybody
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod grpc;
 mod http;
 mod json;

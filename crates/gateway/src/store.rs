@@ -112,3 +112,6 @@ impl Store for Memory {
         StoreState::Memory
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

@@ -25,3 +25,7 @@ pub use objects::{ObjectSettings, far_objects};
 pub use options::Options;
 pub use replica::{Ended, run};
 pub use settings::Settings;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;

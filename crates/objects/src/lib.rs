@@ -15,6 +15,9 @@
 mod assembly;
 mod far;
 mod flights;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod peers;
 mod plan;
 mod spill;

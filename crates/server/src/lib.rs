@@ -78,3 +78,10 @@ impl<S> Upstream for S where
         + 'static
 {
 }
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz {
+    //! Fuzz targets of the parsers in here.
+    pub use crate::{grpc::fuzz as grpc, http::fuzz as http};
+}

@@ -35,7 +35,7 @@ impl Rooms {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[path = "../tests/support/shelf.rs"]
 pub(crate) mod shelf;
 

@@ -11,6 +11,9 @@ mod alloc;
 mod atomic;
 mod attached;
 mod entry;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod layout;
 mod lease;

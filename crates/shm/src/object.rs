@@ -318,7 +318,8 @@ impl Reader<'_> {
         let shape = (0..rank).map(|_| self.take().map(i64::from_le_bytes)).collect::<Result<Vec<_>, _>>()?;
         let name = self.name(name_len.into())?;
         let plain = flags & PLAIN != 0;
-        let framed = if plain { framed(bytes, offset, len).filter(|_| datatype == Datatype::Uint8) } else { None };
+        let is_bytes = plain && datatype == Datatype::Uint8 && rank == 1;
+        let framed = if is_bytes { framed(bytes, offset, len) } else { None };
         let begins = offset.saturating_sub(if plain { PREFIX } else { 0 });
         let may_be = begins >= self.end && framed.is_some() == plain && (plain || kind != Kind::Bytes);
         let data = slice(bytes, offset, len).filter(|data| may_be && fits(datatype, &shape, data));

@@ -9,138 +9,28 @@
 //! A region is opened once, by the name of its object, and is that object from then on, whatever the name means later.
 //! Others reach it by the descriptor that is held here ([`Located::path`]).
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::fmt;
-use std::io;
+mod books;
+mod error;
+
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 
-use crate::region::{Region, RegionStatus, Whole};
-use crate::region_key::{Key, KeyError};
-use crate::region_map::{MapError, RegionMap};
+use crate::region::{Region, RegionStatus};
+use crate::region_key::Key;
+use crate::region_map::RegionMap;
+
+pub(crate) use books::Books;
+use books::Registered;
+pub use error::{RegionError, RegisterError};
 
 /// Regions that can be registered at the same time.
 pub const MAX_REGIONS: usize = 512;
 
 /// Longest name of a region in bytes.
 pub const MAX_REGION_NAME: usize = 256;
-
-/// A region that cannot be registered.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegisterError {
-    /// A region of that name is there.
-    #[error("shared memory region '{name}' already in manager")]
-    Already {
-        /// The region.
-        name: String,
-    },
-    /// The name is empty or too long.
-    #[error("the name of a shared memory region has {len} bytes, it takes 1 to {MAX_REGION_NAME}")]
-    Name {
-        /// Bytes of the name.
-        len: usize,
-    },
-    /// As many are registered as there may be.
-    #[error("failed to register shared memory region '{name}': {MAX_REGIONS} are registered, which is the limit")]
-    Full {
-        /// The region.
-        name: String,
-    },
-    /// The key names no object that may be shared.
-    #[error("failed to register shared memory region '{name}': {source}")]
-    Key {
-        /// The region.
-        name: String,
-        /// What is wrong with the key.
-        source: KeyError,
-    },
-    /// The region has no bytes.
-    #[error("failed to register shared memory region '{name}': its byte_size is 0")]
-    Empty {
-        /// The region.
-        name: String,
-    },
-    /// The region's end cannot be counted.
-    #[error(
-        "failed to register shared memory region '{name}': offset {offset} and byte_size {byte_size} are beyond what can be mapped"
-    )]
-    Overflow {
-        /// The region.
-        name: String,
-        /// Where it begins.
-        offset: u64,
-        /// Its bytes.
-        byte_size: u64,
-    },
-    /// There is no such object, or it is not for us.
-    #[error("Unable to open shared memory region: '{key}': {source}")]
-    Open {
-        /// The object.
-        key: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The object belongs to another user.
-    #[error(
-        "failed to register shared memory region '{name}': '{key}' belongs to user {owner}, this server runs as {own}"
-    )]
-    Owner {
-        /// The region.
-        name: String,
-        /// The object.
-        key: String,
-        /// Whose it is.
-        owner: u32,
-        /// Who we are.
-        own: u32,
-    },
-    /// The object is no memory, too short, or cannot be mapped.
-    #[error("failed to register shared memory region '{name}': '{key}': {source}")]
-    Map {
-        /// The region.
-        name: String,
-        /// The object.
-        key: String,
-        /// What is wrong with it.
-        source: MapError,
-    },
-}
-
-/// A part of a region that cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RegionError {
-    /// No region has that name.
-    #[error("Unable to find shared memory region: '{name}'")]
-    Unknown {
-        /// The name.
-        name: String,
-    },
-    /// The part is not inside of the region.
-    #[error("Invalid offset + byte size for shared memory region: '{name}': {offset} + {byte_size} of {len} bytes")]
-    Beyond {
-        /// The region.
-        name: String,
-        /// Where the part begins.
-        offset: u64,
-        /// Its bytes.
-        byte_size: u64,
-        /// Bytes of the region.
-        len: u64,
-    },
-    /// The client has made its object shorter.
-    #[error("shared memory region '{name}' was truncated after it was registered: unregister it")]
-    Truncated {
-        /// The region.
-        name: String,
-    },
-}
 
 /// Where bytes lie, for a process that is to map the same memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,30 +52,6 @@ pub struct Located {
 pub struct Regions {
     books: Arc<Books>,
     next: AtomicU64,
-}
-
-/// What is told of a region that nobody uses any more.
-type Told = Box<dyn Fn(u64) + Send + Sync>;
-
-/// What regions themselves have to reach at their end.
-#[derive(Default)]
-pub(crate) struct Books {
-    /// Never held while a region is dropped, which takes it too.
-    pages: RwLock<Pages>,
-    told: OnceLock<Told>,
-}
-
-#[derive(Default)]
-struct Pages {
-    names: BTreeMap<String, Registered>,
-    /// Every region that lives, registered or not, by its address.
-    living: BTreeMap<usize, Weak<Region>>,
-}
-
-struct Registered {
-    region: Arc<Region>,
-    /// All its bytes, from which parts are cut without another allocation.
-    whole: Bytes,
 }
 
 // === impl Regions ===
@@ -306,59 +172,6 @@ fn open(status: &RegionStatus) -> Result<RegionMap, RegisterError> {
         return Err(RegisterError::Owner { name: name(), key: key(), owner, own });
     }
     RegionMap::try_new(file, offset, len).map_err(|source| RegisterError::Map { name: name(), key: key(), source })
-}
-
-// === impl Books ===
-
-impl Books {
-    /// A region's memory is about to go.
-    pub(crate) fn released(&self, region: &Region) {
-        // A region that was refused at the last moment was never in.
-        let was_in = self.pages.write().living.remove(&region.address()).is_some();
-        if let (true, Some(told)) = (was_in, self.told.get()) {
-            told(region.id());
-        }
-    }
-}
-
-impl fmt::Debug for Books {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pages = self.pages.read();
-        f.debug_struct("Books")
-            .field("names", &pages.names.len())
-            .field("living", &pages.living.len())
-            .finish_non_exhaustive()
-    }
-}
-
-// === impl Pages ===
-
-impl Pages {
-    fn find(&self, name: &str) -> Result<&Registered, RegionError> {
-        self.names.get(name).ok_or_else(|| RegionError::Unknown { name: name.to_owned() })
-    }
-
-    fn check_free(&self, name: &str) -> Result<(), RegisterError> {
-        if self.names.contains_key(name) {
-            return Err(RegisterError::Already { name: name.to_owned() });
-        }
-        if self.names.len() >= MAX_REGIONS {
-            return Err(RegisterError::Full { name: name.to_owned() });
-        }
-        Ok(())
-    }
-
-    /// Enters a region; the caller keeps it alive until the lock is free again.
-    fn enter(&mut self, region: &Arc<Region>) -> Result<(), RegisterError> {
-        let name = &region.status().name;
-        self.check_free(name)?;
-        if let Entry::Vacant(place) = self.names.entry(name.clone()) {
-            let whole = Bytes::from_owner(Whole(Arc::clone(region)));
-            place.insert(Registered { region: Arc::clone(region), whole });
-            self.living.insert(region.address(), Arc::downgrade(region));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-//! What tests share: seeded chance, simulated time, and an object store without shared memory. Nothing here reads a clock or depends on the order of threads, so a
-//! seed replays exactly.
+//! What tests share: seeded chance, simulated time, an object store without shared memory, and attacks on parsers.
+//!
+//! Nothing here reads a clock or depends on the order of threads, so a seed replays exactly.
 
 mod chance;
+pub mod fuzz;
 mod shelf;
 pub mod simulation;
 mod timeline;

@@ -18,6 +18,9 @@ mod convert;
 mod decoder;
 mod error;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 pub mod message;
 

@@ -58,3 +58,6 @@ pub use config::{PoolConfig, WorkerEvent};
 pub use lifecycle::{Action, Event, Lifecycle, UnexpectedEvent};
 pub use memory::SharedMemory;
 pub use pool::{Pool, Running, StartError};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use template::fuzz;

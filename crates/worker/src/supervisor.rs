@@ -3,16 +3,17 @@
 //! What is to be done is decided by [`Lifecycle`]; this task owns everything that can happen to the worker and carries
 //! the actions out.
 
+mod end;
+mod run;
+
 use std::io;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyserve_sched::{Cause, PlaceEvent, WorkerId};
+use anyserve_sched::PlaceEvent;
 use anyserve_wire::{Frame, Kind};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,19 +23,15 @@ use crate::dispatch::Inner;
 use crate::fleet::{Station, Wish};
 use crate::handshake::{Greeted, Greeting, Host, random_token};
 use crate::lifecycle::{Action, Event, Lifecycle};
-use crate::link::{Link, LinkEnds, LinkError};
+use crate::link::{LinkEnds, LinkError};
 use crate::output::log_lines;
 use crate::pool::{Nursery, StartError};
-use crate::process::Process;
+use run::{Happened, Run};
 
 /// A run of this length makes a worker's earlier crashes forgotten.
 const SETTLED: Duration = Duration::from_secs(10);
 /// Time that a worker with nothing in flight has to leave.
 const LEAVE: Duration = Duration::from_secs(5);
-/// Failures in a row after which requests no longer wait for a worker.
-const DOWN_AFTER: u32 = 3;
-/// Connections that may be greeted at the same time; only one of them is the worker.
-const MAX_GREETINGS: usize = 16;
 
 pub(crate) struct Supervisor {
     station: Station,
@@ -45,42 +42,6 @@ pub(crate) struct Supervisor {
     has_been_ready: bool,
     /// Time that it has to leave once it is asked to, if there is a bound.
     grace: Option<Duration>,
-}
-
-/// One process, from its spawn to its end.
-struct Run {
-    worker: WorkerId,
-    process: Process,
-    listener: Option<UnixListener>,
-    host: Host,
-    greetings: JoinSet<Result<Greeting, LinkError>>,
-    link: Option<Arc<Link>>,
-    /// Requests that it runs at the same time.
-    credits: u32,
-    said: Option<mpsc::Receiver<Kind>>,
-    io: JoinSet<LinkError>,
-    output: JoinSet<()>,
-    /// When the start times out, then when the worker is settled.
-    timer: Option<(Instant, Event)>,
-    last_word: String,
-    /// The worker closed its socket, as one does that dies.
-    closed: bool,
-    /// It leaves and nothing is left to finish.
-    may_leave: bool,
-}
-
-/// What a run waits for.
-enum Happened {
-    Exited(io::Result<ExitStatus>),
-    Connected(tokio::net::UnixStream),
-    Greeted(Result<Greeting, LinkError>),
-    LinkEnded(LinkError),
-    TimerOver(Event),
-    Said(Kind),
-    Wished(Wish),
-    Idle,
-    Drain,
-    Kill,
 }
 
 // === impl Supervisor ===
@@ -160,14 +121,6 @@ impl Supervisor {
 
     fn start_timeout(&self) -> Duration {
         self.station.group.spec.start_timeout.unwrap_or(self.pool.config.start_timeout)
-    }
-
-    fn not_started(&mut self, error: &io::Error) -> Option<Duration> {
-        let program = self.station.group.program(&self.pool.config).display().to_string();
-        let message =
-            format!("the worker's program '{program}' cannot be started ({error}); give another with --python");
-        self.failed_start(StartError { message, traceback: String::new() });
-        self.after_exit("its process could not be started")
     }
 
     /// Watches one process to its end. Returns the time to wait before the next one, or `None` for no next one.
@@ -335,168 +288,9 @@ impl Supervisor {
         (run.link, run.credits, run.said) = (Some(link), concurrency, Some(said));
         Event::Ready
     }
-
-    async fn exited(&mut self, mut run: Run, status: io::Result<ExitStatus>) -> Option<Duration> {
-        // It may have answered in its last moment.
-        if let Some(link) = &run.link {
-            link.hear_out().await;
-        }
-        self.settle(&run);
-        self.pool.bury(run.worker, &self.station.group, self.cause(&run));
-        // What it had printed is in the pipes still.
-        let rest = async { while run.output.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_millis(500), rest).await;
-        // It may have told why it could not start just before it ended. One that has become ready is dead all the same.
-        while let Some(Ok(greeting)) = run.last_greeting().await {
-            if !matches!(greeting, Ok(Greeting::Worker(_))) {
-                self.greeted(&mut run, greeting);
-            }
-        }
-        // What it had sent may have been read after its death: only who reads no more asks for no more.
-        run.io.shutdown().await;
-        run.greetings.shutdown().await;
-        self.pool.disown(run.worker);
-        for path in [&run.host.slots, &self.nursery.directory.join(format!("{}.sock", run.worker.0))] {
-            let _ = std::fs::remove_file(path);
-        }
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let why = if run.last_word.is_empty() { status } else { format!("{}; {status}", run.last_word) };
-        if !self.has_been_ready && self.life.can_drain() {
-            self.failed_start(StartError {
-                message: format!("the worker did not start: {why}"),
-                traceback: String::new(),
-            });
-        }
-        self.after_exit(&why)
-    }
-
-    /// Whether the worker died by itself, or was ended by us.
-    fn cause(&self, run: &Run) -> Cause {
-        let ended = matches!(self.life.name(), "replacing" | "draining" | "stopping");
-        if ended && !run.closed { Cause::Replaced } else { Cause::Died }
-    }
-
-    fn after_exit(&mut self, why: &str) -> Option<Duration> {
-        let Action::Restart(wait) = self.on(Event::Exited) else { return None };
-        tracing::warn!(worker = self.name(), reason = why, wait_ms = wait.as_millis(), "worker ended");
-        self.tell(None, why);
-        self.report();
-        if self.life.failures() >= DOWN_AFTER {
-            self.pool.down_if_empty(&self.station.group, why);
-        }
-        Some(wait)
-    }
-
-    /// A process of it has not become ready.
-    fn failed_start(&self, error: StartError) {
-        let group = &self.station.group;
-        if !self.has_been_ready {
-            if !group.is_on_demand() {
-                group.app.fail(&error);
-            }
-            group.failed(error);
-            self.pool.publish_catalog();
-        }
-    }
 }
 
-// === impl Run ===
-
-impl Run {
-    /// Waits for whatever happens next.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    async fn wait(&mut self, station: &mut Station, kill: &CancellationToken, life: &Lifecycle) -> Happened {
-        let Self { process, listener, greetings, io, timer, link, said, may_leave, .. } = self;
-        let timer = *timer;
-        let Station { wishes, leave, .. } = station;
-        let (can_drain, can_kill) = (life.can_drain(), life.name() == "draining");
-        let room = greetings.len() < MAX_GREETINGS;
-        tokio::select! {
-            biased;
-            Some(ended) = io.join_next(), if !io.is_empty() => Happened::LinkEnded(ended.unwrap_or_else(|error| {
-                LinkError::Protocol(format!("its task ended: {error}"))
-            })),
-            status = process.exited() => Happened::Exited(status),
-            Some(greeting) = greetings.join_next(), if !greetings.is_empty() => match greeting {
-                Ok(greeting) => Happened::Greeted(greeting),
-                Err(error) => Happened::Greeted(Err(LinkError::Protocol(error.to_string()))),
-            },
-            stream = accept(listener.as_ref()), if room => Happened::Connected(stream),
-            Some(kind) = hear(said.as_mut()) => Happened::Said(kind),
-            Some(wish) = wishes.recv() => Happened::Wished(wish),
-            () = idle(link.as_deref()), if life.waits_for_idle() || can_kill && !*may_leave => Happened::Idle,
-            event = over(timer) => Happened::TimerOver(event),
-            () = leave.cancelled(), if can_drain => Happened::Drain,
-            () = kill.cancelled(), if can_kill => Happened::Kill,
-        }
-    }
-
-    fn link_ended(&mut self, error: &LinkError) -> Event {
-        self.last_word = with_causes(error);
-        match error {
-            LinkError::Unresponsive(_) => Event::Unresponsive,
-            LinkError::Overrun => Event::Overrun,
-            LinkError::Closed | LinkError::Io(_) => {
-                self.closed = true;
-                Event::Broken
-            }
-            _ => Event::Broken,
-        }
-    }
-
-    /// Greets who connected before the process ended, as far as it needs no more waiting for.
-    async fn last_greeting(&mut self) -> Option<Result<Result<Greeting, LinkError>, tokio::task::JoinError>> {
-        let short = Duration::from_millis(500);
-        if let Some(listener) = &self.listener {
-            let waiting = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
-            if let Ok(Ok((stream, _))) = waiting {
-                self.greetings.spawn(self.host.clone().greet(stream));
-            }
-        }
-        tokio::time::timeout(short, self.greetings.join_next()).await.ok()?
-    }
-}
-
-async fn accept(listener: Option<&UnixListener>) -> tokio::net::UnixStream {
-    match listener {
-        Some(listener) => loop {
-            match listener.accept().await {
-                Ok((stream, _)) => return stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a worker's socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        },
-        None => std::future::pending().await,
-    }
-}
-
-async fn hear(said: Option<&mut mpsc::Receiver<Kind>>) -> Option<Kind> {
-    match said {
-        Some(said) => said.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn idle(link: Option<&Link>) {
-    if let Some(link) = link {
-        link.idle().await;
-    }
-}
-
-async fn over(timer: Option<(Instant, Event)>) -> Event {
-    match timer {
-        Some((at, event)) => {
-            tokio::time::sleep_until(at).await;
-            event
-        }
-        None => std::future::pending().await,
-    }
-}
-
+/// An error with what caused it, on one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -11,6 +11,8 @@
 //! answer is killed. Workers that it has forked are our children and live on; later ones are spawned cold.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod manifest;
 mod owner;
 mod pipe;

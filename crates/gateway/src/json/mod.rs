@@ -108,3 +108,6 @@ impl From<Refused> for Failure {
         Self::Refused(refused)
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

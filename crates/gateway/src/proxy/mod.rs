@@ -52,3 +52,6 @@ const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 /// The gRPC health service.
 const HEALTH: &str = "/grpc.health.v1.Health/";
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

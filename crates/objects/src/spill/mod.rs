@@ -9,6 +9,8 @@
 //! half of one or two at once. Everything that is read back is compared with what its header says, and the header with
 //! its own checksum, since whoever may write there may write anything.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod header;
 mod janitor;
 mod key;

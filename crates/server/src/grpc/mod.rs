@@ -11,6 +11,8 @@ mod describe;
 mod encode;
 mod framing;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generated;
 mod health;
 mod meta;

@@ -38,7 +38,7 @@ fn explained<S: Upstream>(app: &App<S>, uri: &Uri, headers: &HeaderMap) -> Resul
 ///
 /// # Errors
 /// `INVALID_INPUT` for what a request would be refused for before it is matched, and if nothing is asked for.
-fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request, Error> {
+pub(super) fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request, Error> {
     let metadata = Metadata::read(headers, Instant::now())?;
     let asked = Asked::read(uri)?;
     let query = metadata.query().unwrap_or_else(|| match asked.conditions {

@@ -2,6 +2,8 @@
 
 mod admin;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod health;
 mod metrics;
 pub(crate) mod page;

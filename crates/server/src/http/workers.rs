@@ -24,6 +24,8 @@ use super::{answer, at_once, failed, gone};
 use crate::route::App;
 use crate::{Upstream, guard, orders, status};
 use asked::Asked;
+#[cfg(any(test, fuzzing))]
+pub(super) use asked::of_body as workers_of_body;
 
 /// Makes an order out of what a request asks for.
 type Read = fn(Asked) -> Result<Order, Error>;

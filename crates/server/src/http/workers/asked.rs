@@ -102,7 +102,7 @@ async fn body(body: Body) -> Result<Vec<u8>, Error> {
 }
 
 /// The number of workers in a body.
-fn of_body(body: &[u8]) -> Result<Option<u32>, Error> {
+pub(in crate::http) fn of_body(body: &[u8]) -> Result<Option<u32>, Error> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
