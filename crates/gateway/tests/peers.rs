@@ -214,7 +214,7 @@ async fn bytes_that_are_no_grpc_end_the_request_with_a_code_and_cost_an_idempote
         ("nothing", vec![]),
         ("settings of 16 MiB", lying(0x00ff_ffff, SETTINGS, 0, 0, &[])),
         ("settings that are none", frame(SETTINGS, 0, 0, &[1; 7])),
-        ("a frame beyond the limit", after(lying(0x00ff_ffff, DATA, 0, 1, &[0; 1 << 16]))),
+        ("a frame beyond the limit", after(lying(0x00ff_ffff, DATA, 0, 1, &[0; 1 << 14]))),
         ("data before headers", after(frame(DATA, END_STREAM, 1, b"x"))),
         ("data of no stream", after(frame(DATA, 0, 0, b"x"))),
         ("an answer that nobody asked for", after(answer(2, &[0; 5]))),
@@ -238,6 +238,9 @@ async fn bytes_that_are_no_grpc_end_the_request_with_a_code_and_cost_an_idempote
         over(&world).await;
     }
 }
+
+/// What a peer sends to end a request on this stream.
+type End = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 
 fn begun(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, OK)
@@ -264,7 +267,7 @@ async fn peer_that(end: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> Peer
 
 #[tokio::test]
 async fn what_a_replica_says_it_has_not_looked_at_is_sent_elsewhere_and_nothing_else_is() {
-    let ends: [(&str, Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>, &str); 10] = [
+    let ends: [(&str, End, &str); 10] = [
         ("REFUSED_STREAM", Box::new(|stream| reset(stream, Reason::REFUSED_STREAM)), "OK"),
         ("INTERNAL_ERROR", Box::new(|stream| reset(stream, Reason::INTERNAL_ERROR)), "WORKER_LOST"),
         ("NO_ERROR", Box::new(|stream| reset(stream, Reason::NO_ERROR)), "WORKER_LOST"),
