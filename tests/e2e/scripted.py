@@ -4,6 +4,7 @@ It serves `hold`, which keeps a request until it is cancelled, and `do`, which m
 and fails with the first of them that does. Run as a template it says what it has, and that it cannot fork.
 """
 
+import ctypes
 import mmap
 import os
 import socket
@@ -16,6 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.python.frames import CODES, NOT_STARTED, OFFERED, SLOTS, STARTED, Frame, read_frame, tensor
 
 DO, HOLD = 0, 1
+ATOMIC = ctypes.CDLL("libatomic.so.1")
+"""It comes with the compiler that links Rust programs."""
+
+ACQ_REL, ACQUIRE = 4, 2
+"""Memory orders, as compilers number them."""
 TOKEN = os.environ.get("ANYSERVE_WORKER_TOKEN", "")
 
 
@@ -80,13 +86,27 @@ def acts(act: str, parent: int) -> list[Frame]:
     }[act]
 
 
+class Slots:
+    """The slot table: the runtime takes a request back by the same exchange as the worker claims it by."""
+
+    def __init__(self, path: str) -> None:
+        with Path(path).open("r+b") as file:
+            self._words = mmap.mmap(file.fileno(), 8 * SLOTS)
+
+    def start(self, place: int, number: int) -> bool:
+        """Claim a request; false if it was taken back."""
+        word = ctypes.c_uint64.from_buffer(self._words, 8 * place)
+        offered, started = ctypes.c_uint64(number << 3 | OFFERED), ctypes.c_uint64(number << 3 | STARTED)
+        exchange = ATOMIC["__atomic_compare_exchange_8"]
+        exchange.restype = ctypes.c_bool
+        return exchange(ctypes.byref(word), ctypes.byref(offered), started, ACQ_REL, ACQUIRE)
+
+
 class Worker:
     """What it has been given, and what it says to that."""
 
     def __init__(self, line: Line, slots: str) -> None:
-        self._line = line
-        with Path(slots).open("r+b") as file:
-            self._slots = mmap.mmap(file.fileno(), 8 * SLOTS)
+        self._line, self._slots = line, Slots(slots)
         self._doing: dict[int, int] = {}
         self._held: set[int] = set()
 
@@ -103,13 +123,11 @@ class Worker:
                 self._end(request, frame.meta["failed"])
 
     def _start(self, frame: Frame) -> None:
-        place = 8 * frame.meta["slot"]
-        if self._slots[place : place + 8] != (frame.id << 3 | OFFERED).to_bytes(8, "little"):
+        if not self._slots.start(frame.meta["slot"], frame.id):
             # Taken back in the meantime: nobody will cancel it.
             failed = {"code": CODES.index("CANCELLED"), "message": "the request was taken back"}
             self._line.send(Frame("Failed", frame.id, NOT_STARTED, failed))
             return
-        self._slots[place : place + 8] = (frame.id << 3 | STARTED).to_bytes(8, "little")
         if frame.meta["handler"] == HOLD:
             self._held.add(frame.id)
             self._look()

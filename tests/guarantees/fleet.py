@@ -1,7 +1,7 @@
 """Replicas of one API server whose capabilities and rules the test chooses."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.e2e.api_servers import ApiServer
@@ -17,16 +17,19 @@ def join(
     *capabilities: dict[str, str],
     upgrade: Sequence[str] = (),
     part_s: float = 0,
+    urls: Sequence[str] | None = None,
+    flags: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Replica:
-    """Start a replica and wait until every API server knows it."""
+    """Start a replica and wait until every API server knows it; `urls` are theirs as the replica sees them."""
     all_servers = [server] if isinstance(server, ApiServer) else server
-    env = {
+    told = {
         "TOLD_NAME": name, "TOLD_CAPABILITIES": json.dumps(capabilities), "TOLD_UPGRADE": json.dumps(list(upgrade)),
-        "TOLD_PART_S": str(part_s),
+        "TOLD_PART_S": str(part_s), **(env or {}),
     }  # fmt: skip
-    flags = [part for one in all_servers for part in ("--api-server", one.url)]
-    served = start(APP, *flags, "--replica-id", name, env=env, **more)
+    announced = [part for url in urls or [one.url for one in all_servers] for part in ("--api-server", url)]
+    served = start(APP, *announced, "--replica-id", name, *flags, env=told, **more)
     for one in all_servers:
         knows(one, name)
     return served

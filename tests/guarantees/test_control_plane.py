@@ -1,98 +1,64 @@
 """Guarantees 12 and 13 over many replicas: API servers that die, replicas that restart or hang, and nothing is lost."""
 
-import itertools
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
 
 import pytest
 
 from anyserve import Client
 from tests.e2e.replicas import until
-from tests.guarantees.fleet import by, join, text
-
-ECHO, TALK = {"type": "echo"}, {"type": "talk"}
-RATE = 300
-"""Requests per second of discovered traffic."""
-
-THREADS = 6
-TIMEOUT_S = 30
-
-
-class Traffic:
-    """Requests at a rate, or streams one after the other, each checked; every failure is kept."""
-
-    def __init__(self, clients: list[Client], *, streams: bool = False, rate: float = RATE) -> None:
-        self.over, self.streams = threading.Event(), streams
-        self.failures: list[str] = []
-        self.ended, self.by = 0, set[str]()
-        self.pause = len(clients) / rate
-        self.threads = [threading.Thread(target=self.run, args=(client,)) for client in clients]
-
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self, client: Client) -> None:
-        due = time.monotonic()
-        for number in itertools.count():
-            due += self.pause
-            if self.over.wait(max(0.0, 0 if self.streams else due - time.monotonic())):
-                return
-            try:
-                self.stream(client, number) if self.streams else self.call(client, number)
-            except Exception as error:  # noqa: BLE001 - the test shows every one
-                self.failures.append(f"{number}: {error!r}")
-            self.ended += 1
-
-    def call(self, client: Client, number: int) -> None:
-        answer = client.infer(ECHO, {"text": str(number)}, timeout_s=TIMEOUT_S)
-        assert text(answer, "text") == str(number)
-        self.by.add(by(answer))
-
-    def stream(self, client: Client, number: int) -> None:
-        parts = list(client.stream(TALK, {"text": str(number)}, timeout_s=TIMEOUT_S))
-        assert [text(part, "text") for part in parts] == [f"{number} {place}" for place in range(8)], "it was cut off"
-        self.by.add(by(parts[0]))
-
-    def goes_on(self, more: int) -> None:
-        """Wait until so many more have ended."""
-        enough = self.ended + more
-        until(lambda: self.ended >= enough, f"{more} more ends")
-
-
-def discovered(*servers, capability=ECHO, count=THREADS) -> list[Client]:
-    """Clients that find their replicas by themselves."""
-    urls = [server.url for server in servers]
-    return [Client(api_server=urls, capability=capability) for _ in range(count)]
+from tests.guarantees import etcd
+from tests.guarantees.fleet import by, join
+from tests.guarantees.steady import ECHO, RATE, TALK, THREADS, TIMEOUT_S, Traffic, discovered, proxied
 
 
 def test_discovered_requests_go_on_while_the_api_server_is_dead_and_it_knows_all_again_when_it_is_back(
-    replica, api_server, record_property
+    replica, api_server, outage, record_property
 ):
     server = api_server()
     for name in ("a", "b"):
         join(replica, server, name, ECHO)
-    with Traffic(discovered(server)) as traffic:
-        traffic.goes_on(RATE)
+    with Traffic(discovered(server), rate=outage.rate) as traffic:
+        traffic.goes_on(outage.rate)
         server.kill()
-        traffic.goes_on(2 * RATE)
+        traffic.goes_on(outage.requests)
         again = api_server(port=server.endpoint.rpartition(":")[2])
         assert again.endpoint == server.endpoint
         began = time.monotonic()
         again.knows("a", "b")
         record_property("reconverged_s", time.monotonic() - began)
-        traffic.goes_on(RATE)
+        traffic.goes_on(outage.rate)
     assert traffic.failures == []
+    outage.tell(f"{traffic.ended} discovered requests, none failed, by {sorted(traffic.by)}")
+
+
+def test_requests_go_on_and_replicas_register_while_etcd_stands_still(replica, api_server, tmp_path, outage):
+    store = etcd.start(tmp_path / "etcd")
+    try:
+        store.listens()
+        servers = [api_server("--store", store.store) for _ in range(2)]
+        for name, server in zip("ab", servers, strict=True):
+            join(replica, server, name, ECHO)
+        for server in servers:
+            server.knows("a", "b")
+        with Traffic(proxied(*servers), rate=outage.rate) as traffic:
+            traffic.answers("a", "b")
+            store.stop()
+            until(lambda: all(server.get("/health")["store"] == "disconnected" for server in servers), "the loss")
+            join(replica, servers[0], "c", ECHO)
+            traffic.answers("a", "b", "c")
+            traffic.goes_on(outage.requests)
+            assert set(servers[1].replicas()) == {"a", "b"}, "nobody could tell it of c, and it forgot nobody"
+            traffic.answers("a", "b", "c")
+            store.go_on()
+            servers[1].knows("a", "b", "c")
+            traffic.goes_on(outage.rate)
+        assert traffic.failures == []
+        outage.tell(f"{traffic.ended} requests through two API servers, none failed, by {sorted(traffic.by)}")
+    finally:
+        store.kill()
 
 
 def test_with_two_api_servers_one_may_die_and_proxied_requests_find_the_other(replica, api_server):
@@ -110,7 +76,7 @@ def test_with_two_api_servers_one_may_die_and_proxied_requests_find_the_other(re
 def test_a_replica_that_hangs_is_ejected_once_and_gets_nothing_until_it_is_back(replica, api_server):
     server = api_server()
     hung, _ = (join(replica, server, name, ECHO) for name in ("a", "b"))
-    with Traffic([Client(server.endpoint) for _ in range(THREADS)]) as traffic:
+    with Traffic(proxied(server)) as traffic:
         until(lambda: traffic.by == {"a", "b"}, "answers of both")
         os.kill(hung.process.pid, signal.SIGSTOP)
         try:
@@ -132,8 +98,8 @@ def test_twenty_rolling_restarts_of_replicas_lose_no_stream(replica, api_server,
     server = api_server()
     part_s = 0.25
     running = {name: join(replica, server, name, TALK, part_s=part_s) for name in ("a", "b")}
-    proxied = way == "proxied"
-    clients = [Client(server.endpoint) for _ in range(8)] if proxied else discovered(server, capability=TALK, count=8)
+    through = way == "proxied"
+    clients = proxied(server, count=8) if through else discovered(server, capability=TALK, count=8)
     with Traffic(clients, streams=True) as traffic:
         for number in range(20):
             name = "ab"[number % 2]

@@ -23,11 +23,14 @@ const MAX_FRAME: u32 = 1 << 20;
 const MAX_HEADERS: u32 = 1 << 20;
 /// Time that a connection may take unless the caller says otherwise.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that vanished is noticed by TCP. HTTP/2's own pings would do it as well, but gRPC servers close connections
-/// whose pings come more often than every five minutes.
+/// A peer that vanished is noticed by TCP. HTTP/2's own pings would do it sooner, but gRPC servers close connections
+/// whose pings come more often than every five minutes. Replicas and API servers don't.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 4;
+/// How often a member of a fleet is pinged while it has a call, and how long it may take to answer that.
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) type Grpc = GrpcInferenceServiceClient<Channel>;
 
@@ -221,18 +224,24 @@ impl Client {
 /// # Panics
 /// Outside a tokio runtime; the connection lives on the one this is called in.
 pub fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
-    channel_within(endpoint, tls, CONNECT_TIMEOUT)
+    connected(to(endpoint, CONNECT_TIMEOUT), endpoint, tls)
 }
 
-/// The same, of which an attempt to connect takes so long at most.
+/// The same to a replica or an API server, which answer pings: what is under way ends within seconds when one cannot be
+/// reached any more, even if nobody says so. An attempt to connect takes so long at most.
 ///
 /// # Errors
 /// `INVALID_INPUT` if the TLS options cannot be used.
 ///
 /// # Panics
 /// Outside a tokio runtime; the connection lives on the one this is called in.
-pub fn channel_within(endpoint: &Endpoint, tls: &Tls, connect_timeout: Duration) -> Result<Channel, Error> {
-    let channel = ChannelEndpoint::from(endpoint.uri())
+pub fn channel_to_member(endpoint: &Endpoint, tls: &Tls, connect_timeout: Duration) -> Result<Channel, Error> {
+    let pinged = to(endpoint, connect_timeout).http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
+    connected(pinged, endpoint, tls)
+}
+
+fn to(endpoint: &Endpoint, connect_timeout: Duration) -> ChannelEndpoint {
+    ChannelEndpoint::from(endpoint.uri())
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
@@ -243,11 +252,14 @@ pub fn channel_within(endpoint: &Endpoint, tls: &Tls, connect_timeout: Duration)
         .max_frame_size(MAX_FRAME)
         .http2_max_header_list_size(MAX_HEADERS)
         .user_agent(concat!("anyserve/", env!("CARGO_PKG_VERSION")))
-        .expect("a version is a header value");
+        .expect("a version is a header value")
+}
+
+fn connected(to: ChannelEndpoint, endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
     if !endpoint.secure() {
-        return Ok(channel.connect_lazy());
+        return Ok(to.connect_lazy());
     }
-    let secured = channel.tls_config(tls_config(tls)).map_err(|error| {
+    let secured = to.tls_config(tls_config(tls)).map_err(|error| {
         let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         Error::invalid(format!("the TLS options for {endpoint} cannot be used: {cause}"))
     })?;

@@ -30,7 +30,7 @@ use self::attempts::Attempts;
 use self::deadline::Deadline;
 use self::known::{Choice, Known, Replica, Start};
 use self::recent::Recent;
-use crate::client::channel_within;
+use crate::client::channel_to_member;
 use crate::{Call, Client, Endpoint, Failed, Tls};
 
 /// Queries of which replicas are remembered, each session of one for itself.
@@ -189,7 +189,7 @@ impl Discovery {
             match send(found.client, deadline.on(call)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => {
-                    if failed.unsent || attempts::is_refusal(&failed.error) {
+                    if failed.unsent || failed.silent || attempts::is_refusal(&failed.error) {
                         topic.known.lock().shun(&replica, Instant::now());
                     }
                     if let Some(end) = attempts.failed(replica.start(), failed) {
@@ -269,7 +269,7 @@ impl Inner {
 
     fn client(&self, endpoint: &Endpoint) -> Result<Client, Error> {
         self.clients.lock().get_or_insert(&endpoint.to_string(), || {
-            let channel = channel_within(endpoint, &self.tls, CONNECT_TIMEOUT)?;
+            let channel = channel_to_member(endpoint, &self.tls, CONNECT_TIMEOUT)?;
             Ok(Client::over(channel, endpoint.clone()))
         })
     }

@@ -24,6 +24,8 @@ pub struct Failed {
     pub error: Error,
     /// It was not sent, or the server said that it did not look at it: sending it elsewhere does no harm.
     pub unsent: bool,
+    /// The server answered nothing any more, not even pings: it is as good as gone.
+    pub silent: bool,
 }
 
 /// The error that a status stands for, of a call with this timeout.
@@ -59,6 +61,12 @@ pub fn unsent(status: &Status) -> bool {
             || cause.downcast_ref::<h2::Error>().is_some_and(is_refused)
     };
     status.source().is_some_and(|first| causes(first).any(not_begun))
+}
+
+/// Whether the connection of the call was given up because the server answered no ping.
+fn silent(status: &Status) -> bool {
+    let timed_out = |cause: Cause<'_>| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
+    status.source().is_some_and(|first| causes(first).any(timed_out))
 }
 
 /// A stream that the other side closed before it looked at it. A connection that just ends says so otherwise.
@@ -98,17 +106,17 @@ pub(crate) fn from_stream_message(message: String, parameters: &Parameters) -> E
 impl Failed {
     /// A failure before anything was sent.
     pub(crate) fn before(error: Error) -> Self {
-        Self { error, unsent: true }
+        Self { error, unsent: true, silent: false }
     }
 
     /// A failure that the server may have a part in.
     pub(crate) fn after(error: Error) -> Self {
-        Self { error, unsent: false }
+        Self { error, unsent: false, silent: false }
     }
 
     /// What a status stands for.
     pub(crate) fn of(status: &Status, endpoint: &Endpoint, timeout: Option<Duration>) -> Self {
-        Self { error: from_status(status, endpoint, timeout), unsent: unsent(status) }
+        Self { error: from_status(status, endpoint, timeout), unsent: unsent(status), silent: silent(status) }
     }
 }
 

@@ -18,7 +18,7 @@ pub mod fuzz;
 mod stream;
 
 pub use call::Call;
-pub use client::{Client, Metadata, Tls, channel, channel_within};
+pub use client::{Client, Metadata, Tls, channel, channel_to_member};
 pub use discovery::{ApiServers, Discovery, Found};
 pub use endpoint::{Endpoint, EndpointError};
 pub use failure::{Failed, from_status, handed_back, unsent};

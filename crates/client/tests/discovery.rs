@@ -140,6 +140,20 @@ async fn what_broke_in_the_middle_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn a_replica_that_answers_no_ping_ends_a_call_without_a_deadline_and_is_left_alone() {
+    let (names, replica) = (Names::start().await, Fake::start().await);
+    // Its connections are made, and nobody looks at them.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    names.add("a", &silent.local_addr().unwrap(), LONG);
+    names.add("b", &replica.address, LONG);
+    let discovery = discovery(&[names.address]);
+    let error = within(discovery.infer(&echo(), &call("echo"))).await.unwrap_err();
+    assert_eq!((error.code, replica.requests()), (Code::Unavailable, 0), "it may have begun it: {error}");
+    within(discovery.infer(&echo(), &call("echo"))).await.unwrap();
+    assert_eq!(replica.requests(), 1);
+}
+
+#[tokio::test]
 async fn an_api_server_that_dies_and_comes_back_empty_changes_nothing_for_who_has_a_replica() {
     let (names, replica) = (Names::start().await, Fake::start().await);
     names.add("a", &replica.address, 0);

@@ -13,13 +13,16 @@ use anyserve_cluster::RegistryConfig;
 use anyserve_cluster::policy::LeastWait;
 use anyserve_gateway::store::{StoreConfig, StoreState, open};
 use anyserve_gateway::{Fleet, GatewayConfig};
-use anyserve_proto::v1::LeaveRequest;
+use anyserve_proto::v1::registry_client::RegistryClient;
+use anyserve_proto::v1::{LeaveRequest, Verdict};
+use futures_util::stream::{self, StreamExt};
 use serde_json::json;
 use support::{Running, beat, registration, start_of, until, watchdog};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 
 /// An etcd of this test; ends with it.
 struct Etcd {
@@ -197,7 +200,7 @@ async fn two_servers_share_one_registry_and_one_goes_on_when_the_other_dies() {
     let (status, route) = second.running.json("GET /route?type=x&avoid=b", "").await;
     assert_eq!((status, &route["endpoint"]), (200, &json!("http://a:8000")));
     let third = etcd.server().await;
-    assert_eq!(third.knows().len(), 2, "it has read what was there");
+    third.comes_to_know(&[("a", 1), ("b", 1)]).await;
     first.dies().await;
     // The replica comes here now, and is understood without announcing itself.
     second.hears("a", 2);
@@ -207,6 +210,72 @@ async fn two_servers_share_one_registry_and_one_goes_on_when_the_other_dies() {
     third.comes_to_know(&[("a", 1)]).await;
     second.register("a", 2).await;
     third.comes_to_know(&[("a", 2)]).await;
+}
+
+/// Replicas that come at once; `ANYSERVE_MASS` says otherwise.
+fn mass() -> usize {
+    std::env::var("ANYSERVE_MASS").map_or(1000, |count| count.parse().unwrap())
+}
+
+/// Each replica of a whole fleet says something, as many at once as there may be.
+async fn all_say<R>(server: &Server, say: impl Fn(RegistryClient<Channel>, String) -> R)
+where
+    R: Future<Output = ()>,
+{
+    let client = server.running.registry().await;
+    let said = (0..mass()).map(|number| say(client.clone(), format!("r{number}")));
+    stream::iter(said).buffer_unordered(64).collect::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_fleet_that_comes_goes_and_comes_again_is_known_to_every_server() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let long = Duration::from_mins(10);
+    let (first, second) = (etcd.server_with(long).await, etcd.server_with(long).await);
+    for epoch in 1..=3 {
+        let began = Instant::now();
+        all_say(&first, |mut client, id| async move {
+            let kinds = ["x", id.as_str()];
+            let answer = client.register(registration(&id, epoch, 1, &kinds)).await.unwrap().into_inner();
+            assert_eq!(answer.verdict(), Verdict::Accepted, "{id}");
+        })
+        .await;
+        let registered = began.elapsed();
+        for server in [&first, &second] {
+            let known = || server.running.fleet.views().iter().filter(|view| view.epoch == epoch).count();
+            long_until("everybody", || known() == mass()).await;
+            let last = mass() - 1;
+            let (status, route) = server.running.json(&format!("GET /route?type=r{last}"), "").await;
+            assert_eq!(
+                (status, &route["replica_id"], &route["epoch"]),
+                (200, &json!(format!("r{last}")), &json!(epoch))
+            );
+        }
+        println!("epoch {epoch}: {} registered in {registered:?}, known to both in {:?}", mass(), began.elapsed());
+        let began = Instant::now();
+        all_say(&first, |mut client, id| async move {
+            client.leave(LeaveRequest { id, epoch }).await.unwrap();
+        })
+        .await;
+        let left = began.elapsed();
+        for server in [&first, &second] {
+            long_until("nobody", || server.knows().is_empty()).await;
+            assert_eq!(server.running.json("GET /route?type=x", "").await.0, 503);
+        }
+        println!("epoch {epoch}: {} left in {left:?}, gone for both in {:?}", mass(), began.elapsed());
+    }
+    assert_eq!([first.state(), second.state()], [StoreState::Connected; 2]);
+}
+
+/// Waits for what takes its time with many replicas, and leaves the processor to them.
+async fn long_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let limit = Duration::from_secs(60 + u64::try_from(mass()).unwrap() / 50);
+    tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

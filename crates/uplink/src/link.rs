@@ -161,7 +161,7 @@ async fn called(
         Expects::Many => discovery.begin_stream(query, call).await.map(Reply::Many),
     };
     match found {
-        Err(Failed { error, unsent: true }) if error.code == Code::Unavailable => {
+        Err(Failed { error, unsent: true, .. }) if error.code == Code::Unavailable => {
             let answer = through(servers, call, expects).await;
             answer.map_err(|failed| if failed.unsent { error } else { failed.error })
         }

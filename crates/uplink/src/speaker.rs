@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyserve_client::{Endpoint, Tls, channel_within, from_status, unsent};
+use anyserve_client::{Endpoint, Tls, channel_to_member, from_status, unsent};
 use anyserve_core::{Code, Directory, Error};
 use anyserve_proto::v1::registry_client::RegistryClient;
 use anyserve_proto::v1::{HeartbeatRequest, HeartbeatResponse, LeaveRequest, RegisterRequest, Verdict};
@@ -295,7 +295,7 @@ async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T,
 }
 
 fn registry(endpoint: &Endpoint, tls: &Tls) -> Result<RegistryClient<Channel>, Error> {
-    Ok(RegistryClient::new(channel_within(endpoint, tls, ANSWER_TIMEOUT)?))
+    Ok(RegistryClient::new(channel_to_member(endpoint, tls, ANSWER_TIMEOUT)?))
 }
 
 /// Whether an API server would say the same to the same message again.

@@ -10,7 +10,7 @@ use anyserve_proto::v1::{ResolveRequest, ResolveResponse};
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
-use crate::client::channel_within;
+use crate::client::channel_to_member;
 use crate::discovery::deadline::Deadline;
 use crate::discovery::known::Replica;
 use crate::discovery::servers::Servers;
@@ -145,9 +145,9 @@ impl ApiServers {
             self.note(place, !matches!(&answer, Err(failed) if failed.unsent));
             match answer {
                 Ok(named) => return Ok(named),
-                Err(Failed { error, unsent: true }) => silent = Some(error),
+                Err(Failed { error, unsent: true, .. }) => silent = Some(error),
                 // Another one may know more.
-                Err(Failed { error, unsent: false }) => said = Some(error),
+                Err(Failed { error, unsent: false, .. }) => said = Some(error),
             }
         }
         Err(said.or(silent).unwrap_or_else(nobody))
@@ -172,7 +172,7 @@ fn nobody() -> Error {
 
 impl Server {
     fn try_new(endpoint: &Endpoint, tls: &Tls) -> Result<Self, Error> {
-        let channel = channel_within(endpoint, tls, CONNECT_TIMEOUT)?;
+        let channel = channel_to_member(endpoint, tls, CONNECT_TIMEOUT)?;
         let client = Client::over(channel.clone(), endpoint.clone());
         Ok(Self { client, registry: RegistryClient::new(channel) })
     }
@@ -185,7 +185,7 @@ impl Server {
         let answer = answer.map_err(|_| Failed::before(failure::out_of_time(endpoint, patience)))?;
         let answer = answer.map_err(|status| {
             let error = not_named(failure::from_status(&status, endpoint, None), endpoint);
-            Failed { error, unsent: std::error::Error::source(&status).is_some() }
+            Failed { error, unsent: std::error::Error::source(&status).is_some(), silent: false }
         })?;
         named(answer.into_inner()).map_err(|what| {
             let message = format!("API server {endpoint} names a replica {what}");

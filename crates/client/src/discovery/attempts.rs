@@ -69,7 +69,7 @@ mod tests {
     }
 
     fn failed(code: Code, unsent: bool) -> Failed {
-        Failed { error: Error::new(code, code.name()), unsent }
+        Failed { error: Error::new(code, code.name()), unsent, silent: false }
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(Attempts::default().failed(at("a"), failed(code, true)), None, "{code}");
         }
         let error = Error::new(Code::Unavailable, "no").with_hand_back(Query::model("m"));
-        assert_eq!(Attempts::default().failed(at("a"), Failed { error, unsent: false }), None);
+        assert_eq!(Attempts::default().failed(at("a"), Failed::after(error)), None);
     }
 
     #[test]

@@ -102,12 +102,13 @@ async fn begin(response: Response<Arriving>, target: &Target) -> Sent {
     first(headers, body, target).await
 }
 
-/// Waits for the first frame that says something.
+/// Waits for the first frame that says something. A replica that has sent headers has begun the request, whatever it says
+/// later.
 async fn first(headers: HeaderMap, mut body: Arriving, target: &Target) -> Sent {
     loop {
         let frame = match body.frame().await {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Sent::Event(event(&Lost::of(&error), target)),
+            Some(Err(error)) => return Sent::Event(event(&Lost::begun(&error), target)),
             None => return Sent::Event(Event::Broken { emitted: false }),
         };
         match frame.into_data() {

@@ -29,6 +29,11 @@ impl Lost {
         if not_begun { Self::Unreached(why) } else { Self::Broken(why) }
     }
 
+    /// What the same means after the replica has begun to answer.
+    pub(crate) fn begun(error: &(dyn StdError + 'static)) -> Self {
+        Self::Broken(root(error))
+    }
+
     /// A request that was not written.
     pub(crate) fn unsent(error: &(dyn StdError + 'static)) -> Self {
         Self::Unreached(root(error))

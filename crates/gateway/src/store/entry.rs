@@ -24,6 +24,14 @@ pub(crate) const MAX_ENTRY: usize = 1 << 20;
 /// Bytes that are no entry.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum EntryError {
+    /// They are more than one may have.
+    #[error("it has {len} bytes, the limit is {max}")]
+    TooLong {
+        /// Bytes that it has.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
     /// They are no message.
     #[error("it is no entry")]
     Message(#[from] prost::DecodeError),
@@ -101,6 +109,10 @@ impl Entry {
 
     /// Reads the entry of replica `id`. A heartbeat that is not of its registration is left out.
     pub(crate) fn decode(id: &str, bytes: &[u8], limits: &RegistryLimits) -> Result<Self, EntryError> {
+        let (len, max) = (bytes.len(), MAX_ENTRY);
+        if len > max {
+            return Err(EntryError::TooLong { len, max });
+        }
         let v1::StoredReplica { registration, heartbeat, left } = v1::StoredReplica::decode(bytes)?;
         let announce = registration.ok_or(EntryError::Nobody)?;
         let announce = read::announce(announce, limits).map_err(EntryError::Registration)?;
@@ -178,6 +190,28 @@ mod tests {
 
     fn beat(seq: u64, pending: u32) -> Heartbeat {
         Heartbeat { id: "a".into(), epoch: 5, seq, announced: 6, draining: false, loads: vec![busy(pending)] }
+    }
+
+    /// The entry with a field that is not known, so long altogether.
+    fn padded(len: usize) -> Vec<u8> {
+        let mut bytes = Entry::new(said()).encode();
+        let rest = len - bytes.len() - 6;
+        // Field 1001, bytes, and their length in four bytes.
+        bytes.extend([0xca, 0x3e]);
+        bytes.extend(
+            [0, 7, 14, 21].map(|shift| u8::try_from(rest >> shift & 0x7f).unwrap() | u8::from(shift < 21) << 7),
+        );
+        bytes.resize(len, 0);
+        bytes
+    }
+
+    #[test]
+    fn an_entry_may_be_as_long_as_etcd_takes_and_no_longer() {
+        let read = |len| Entry::decode("a", &padded(len), &RegistryLimits::default());
+        for len in [MAX_ENTRY - 1, MAX_ENTRY] {
+            assert_eq!(read(len), Ok(Entry::new(said())), "{len}");
+        }
+        assert_eq!(read(MAX_ENTRY + 1), Err(EntryError::TooLong { len: MAX_ENTRY + 1, max: MAX_ENTRY }));
     }
 
     #[test]

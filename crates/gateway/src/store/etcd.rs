@@ -1,6 +1,7 @@
 //! etcd as the store: carries out what the mirror decides.
 
 mod client;
+mod complaints;
 mod session;
 
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::entry::Entry;
-use super::mirror::{Action, Event, Mirror, MirrorConfig, Noted};
+use super::mirror::{Action, Mirror, MirrorConfig, Noted};
 use super::{EtcdConfig, Said, Store, StoreState};
 use crate::Fleet;
+use complaints::Complaints;
 use session::{Session, Told};
 
 /// What is heard is noted here; the driver writes it.
@@ -36,6 +38,7 @@ pub(super) struct Driver {
     session: Option<Session>,
     /// Why the store is away has been said.
     complained: bool,
+    complaints: Arc<Complaints>,
 }
 
 /// Time that etcd has for one answer.
@@ -57,7 +60,8 @@ pub(super) fn open(config: EtcdConfig, registry: &RegistryConfig, now: Instant) 
     };
     let etcd = Arc::new(Etcd { mirror: Mutex::new(Mirror::new(mirror, now)), woken: Notify::new() });
     let store: Arc<dyn Store> = Arc::clone(&etcd) as _;
-    (store, Driver { etcd, config, registry: *registry, turn: 0, session: None, complained: false })
+    let (registry, complaints) = (*registry, Arc::default());
+    (store, Driver { etcd, config, registry, turn: 0, session: None, complained: false, complaints })
 }
 
 // === impl Etcd ===
@@ -92,9 +96,12 @@ impl Driver {
                 () = etcd.woken.notified() => None,
                 told = next(&mut self.session) => Some(told),
             };
-            if let Some(told) = told {
-                self.complain(&told);
-                let actions = etcd.mirror.lock().on(told.event, Instant::now());
+            if let Some(Told { event, cause }) = told {
+                let (actions, settled) = {
+                    let (mut mirror, now) = (etcd.mirror.lock(), Instant::now());
+                    (mirror.on(event, now), mirror.is_settled(now))
+                };
+                self.complain(cause.filter(|_| actions.contains(&Action::Disconnect)), settled);
                 self.perform(actions, &fleet);
             }
         }
@@ -110,7 +117,8 @@ impl Driver {
                 Action::Connect => {
                     let member = self.config.members[self.turn % self.config.members.len()].clone();
                     self.turn = self.turn.wrapping_add(1);
-                    self.session = Some(Session::open(&self.config, member, &self.registry, PATIENCE));
+                    self.session =
+                        Some(Session::open(&self.config, member, &self.registry, &self.complaints, PATIENCE));
                 }
                 Action::Disconnect => self.session = None,
                 action => {
@@ -122,14 +130,14 @@ impl Driver {
         }
     }
 
-    /// Says once why the store is away, and once that it is back.
-    fn complain(&mut self, told: &Told) {
-        match (&told.cause, self.complained) {
-            (Some(cause), false) => {
+    /// Says once why the store is away, and once that it is back, which it is when it does not go again at once.
+    fn complain(&mut self, lost: Option<String>, settled: bool) {
+        match lost {
+            Some(cause) if !self.complained => {
                 tracing::warn!(%cause, "the store is away: what others hear is not known here until it is back");
                 self.complained = true;
             }
-            (None, true) if matches!(told.event, Event::Listed { .. } | Event::Ponged) => {
+            None if settled && self.complained => {
                 tracing::info!("the store is back");
                 self.complained = false;
             }

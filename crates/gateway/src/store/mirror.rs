@@ -139,7 +139,7 @@ enum Link {
     Down { until: Instant },
     Opening,
     Listing,
-    Watching { pinged: bool, keeping: bool },
+    Watching { since: Instant, pinged: bool, keeping: bool },
 }
 
 /// What one API server shares with the others.
@@ -150,6 +150,8 @@ pub(crate) struct Mirror {
     /// Since when the store is away.
     lost: Option<Instant>,
     failures: u32,
+    /// When what was to be read was not there any more the last time.
+    compacted: Option<Instant>,
     own: HashMap<Id, Own>,
     /// What is in the store, one's own too.
     seen: HashMap<Id, Arc<Entry>>,
@@ -168,6 +170,7 @@ impl Mirror {
             link: Link::Down { until: now },
             lost: Some(now),
             failures: 0,
+            compacted: None,
             own: HashMap::new(),
             seen: HashMap::new(),
             waiting: VecDeque::new(),
@@ -179,6 +182,11 @@ impl Mirror {
     /// Whether others see what is heard here.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.link, Link::Watching { .. })
+    }
+
+    /// Whether that has been so for a while: one that breaks as soon as it is there is as good as away.
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        matches!(self.link, Link::Watching { since, .. } if since + self.config.longest_back_off <= now)
     }
 
     /// When there is something to do at the latest.
@@ -202,10 +210,11 @@ impl Mirror {
     pub(crate) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match (self.link, event) {
             (_, Event::Broken) => self.broken(now),
-            (Link::Opening, Event::Connected) | (Link::Watching { .. }, Event::Compacted) => self.list(),
+            (Link::Opening, Event::Connected) => self.list(),
+            (Link::Watching { .. }, Event::Compacted) => self.compacted(now),
             (Link::Listing, Event::Listed { revision, entries }) => {
                 let mut actions = self.listed(entries);
-                actions.push(self.watch(revision));
+                actions.push(self.watch(revision, now));
                 actions
             }
             (Link::Watching { .. }, Event::Watched(changes)) => {
@@ -285,13 +294,24 @@ impl Mirror {
         vec![Action::List]
     }
 
-    fn watch(&mut self, revision: i64) -> Action {
-        self.link = Link::Watching { pinged: false, keeping: false };
-        (self.lost, self.failures) = (None, 0);
-        Action::Watch { from: revision + 1 }
+    /// Everything is read again at once, but for a store that says so again and again: that one is tried as if it broke.
+    fn compacted(&mut self, now: Instant) -> Vec<Action> {
+        let last = self.compacted.replace(now);
+        let again = last.is_some_and(|last| now < last + self.config.longest_back_off);
+        if again { self.broken(now) } else { self.list() }
+    }
+
+    fn watch(&mut self, revision: i64, now: Instant) -> Action {
+        self.link = Link::Watching { since: now, pinged: false, keeping: false };
+        self.lost = None;
+        // Nothing comes after the last number that there is.
+        Action::Watch { from: revision.saturating_add(1) }
     }
 
     fn broken(&mut self, now: Instant) -> Vec<Action> {
+        if self.is_settled(now) {
+            self.failures = 0;
+        }
         let config = &self.config;
         let time = config.first_back_off.saturating_mul(1 << self.failures.min(16)).min(config.longest_back_off);
         self.failures = self.failures.saturating_add(1);
@@ -337,7 +357,7 @@ impl Mirror {
 
     /// The next question of a kind may be asked.
     fn asked_again(&mut self, allow: impl FnOnce(&mut bool, &mut bool)) {
-        if let Link::Watching { pinged, keeping } = &mut self.link {
+        if let Link::Watching { pinged, keeping, .. } = &mut self.link {
             allow(pinged, keeping);
         }
     }
@@ -414,7 +434,7 @@ impl Mirror {
 
     /// The leases that are to be kept, and whether the store is there at all.
     fn asks(&mut self, now: Instant) -> Vec<Action> {
-        let Link::Watching { pinged, keeping } = &mut self.link else { return Vec::new() };
+        let Link::Watching { pinged, keeping, .. } = &mut self.link else { return Vec::new() };
         let mut asks = Vec::new();
         if !std::mem::replace(pinged, true) {
             asks.push(Action::Ping);

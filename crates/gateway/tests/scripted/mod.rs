@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test crate uses another part")]
 #![allow(clippy::unwrap_used)]
 
+pub(crate) mod peer;
 pub(crate) mod raw;
 pub(crate) mod replica;
 

@@ -20,9 +20,10 @@ pub(super) const PREFIX: &str = "/anyserve/replicas/";
 /// The first text after all that begin with it.
 const AFTER: &str = "/anyserve/replicas0";
 /// Entries that are read at once.
-const PAGE: i64 = 256;
-/// Largest message that is read, in bytes.
-const MAX_MESSAGE: usize = 64 << 20;
+pub(super) const PAGE: i64 = 256;
+/// Largest message that is read, in bytes: a page of usual entries, or a few of the largest. Read, a message of many tiny
+/// parts takes many times as much.
+const MAX_MESSAGE: usize = 16 << 20;
 
 /// A connection to one member, as one user.
 #[derive(Clone, Debug)]
@@ -71,14 +72,14 @@ impl Client {
         within(self.patience, self.kv().range(asked)).await.map(drop)
     }
 
-    /// Entries after this key, at this revision; 0 for the newest.
-    pub(super) async fn page(&self, after: Option<&[u8]>, revision: i64) -> Result<Page, Status> {
+    /// So many entries after this key, at this revision; 0 for the newest. `OUT_OF_RANGE` if that is too much at once.
+    pub(super) async fn page(&self, after: Option<&[u8]>, revision: i64, limit: i64) -> Result<Page, Status> {
         let key = match after {
             // The next key there can be.
             Some(after) => [after, &[0]].concat().into(),
             None => Bytes::from_static(PREFIX.as_bytes()),
         };
-        let asked = etcd::RangeRequest { key, range_end: AFTER.into(), limit: PAGE, revision, ..Default::default() };
+        let asked = etcd::RangeRequest { key, range_end: AFTER.into(), limit, revision, ..Default::default() };
         let answer = within(self.patience, self.kv().range(asked)).await?.into_inner();
         let revision = answer.header.map_or(0, |header| header.revision);
         Ok(Page { revision, found: answer.kvs, more: answer.more })
@@ -88,7 +89,13 @@ impl Client {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let ttl = i64::try_from(seconds).unwrap_or(i64::MAX);
         let asked = etcd::LeaseGrantRequest { ttl, id: 0 };
-        Ok(within(self.patience, LeaseClient::new(self.channel.clone()).lease_grant(asked)).await?.into_inner().id)
+        let granted =
+            within(self.patience, LeaseClient::new(self.channel.clone()).lease_grant(asked)).await?.into_inner();
+        // A key with lease 0 would stay for ever.
+        if granted.id == 0 {
+            return Err(Status::unavailable(format!("etcd granted no lease: {}", brief(&granted.error))));
+        }
+        Ok(granted.id)
     }
 
     pub(super) async fn put(&self, id: &str, value: Vec<u8>, lease: i64) -> Result<(), Status> {
@@ -135,6 +142,11 @@ impl Client {
 /// The name of the replica that a key is of.
 pub(super) fn id_of(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)
+}
+
+/// The beginning of what etcd says, as it may stand in a log.
+pub(super) fn brief(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 fn key(id: &str) -> Bytes {

@@ -14,9 +14,10 @@ use tonic::{Code, Status};
 use super::super::EtcdConfig;
 use super::super::entry::{Entry, MAX_ENTRY};
 use super::super::mirror::{Action, Change, Event, Id, LeaseId};
-use super::client::{Client, id_of};
+use super::client::{Client, PAGE, brief, id_of};
+use super::complaints::{Complaint, Complaints};
 
-/// An event, and what failed if it is that something did.
+/// An event, and why if it is none that one would wish for.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) event: Event,
@@ -28,7 +29,7 @@ pub(super) struct Told {
 pub(super) struct Session {
     client: Option<Client>,
     lease: Duration,
-    limits: RegistryLimits,
+    reader: Reader,
     /// Connecting, and requests.
     tasks: JoinSet<Done>,
     /// What changes, as it comes; nothing is read while it is full.
@@ -44,14 +45,27 @@ enum Done {
     Watched,
 }
 
-/// Changes that wait to be looked at.
-const WAITING: usize = 16;
+/// Reads entries, and says which cannot be.
+#[derive(Clone, Debug)]
+struct Reader {
+    limits: RegistryLimits,
+    complaints: Arc<Complaints>,
+}
+
+/// Changes that wait to be looked at, as messages of the store.
+const WAITING: usize = 1;
 
 // === impl Session ===
 
 impl Session {
     /// Begins to connect to a member.
-    pub(super) fn open(config: &EtcdConfig, member: Endpoint, registry: &RegistryConfig, patience: Duration) -> Self {
+    pub(super) fn open(
+        config: &EtcdConfig,
+        member: Endpoint,
+        registry: &RegistryConfig,
+        complaints: &Arc<Complaints>,
+        patience: Duration,
+    ) -> Self {
         let (watching, watched) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
         let (user, tls) = (config.user.clone(), config.tls.clone());
@@ -61,7 +75,8 @@ impl Session {
                 Err(status) => Done::Told(Told::broken(&status)),
             }
         });
-        Self { client: None, lease: registry.lease, limits: registry.limits, tasks, watched, watching }
+        let reader = Reader { limits: registry.limits, complaints: Arc::clone(complaints) };
+        Self { client: None, lease: registry.lease, reader, tasks, watched, watching }
     }
 
     /// What happens next in it.
@@ -90,15 +105,16 @@ impl Session {
     /// Begins to carry out an action.
     pub(super) fn perform(&mut self, action: Action) {
         let Some(client) = self.client.clone() else { return };
-        let (limits, lease) = (self.limits, self.lease);
+        let (reader, lease) = (self.reader.clone(), self.lease);
+        let complaints = Arc::clone(&reader.complaints);
         match action {
-            Action::List => self.tell(async move { list(&client, &limits).await }),
+            Action::List => self.tell(async move { list(&client, &reader).await }),
             Action::Ping => self.tell(async move { client.ping().await.map(|()| Event::Ponged) }),
             Action::Write { id, entry, lease: known } => {
-                self.tell(async move { write(&client, id, &entry, known, lease).await });
+                self.tell(async move { write(&client, id, &entry, known, lease, &complaints).await });
             }
             Action::Remove { id, entry, lease: known } => {
-                self.tell(async move { remove(&client, id, &entry, known, lease).await });
+                self.tell(async move { remove(&client, id, &entry, known, lease, &complaints).await });
             }
             Action::KeepAlive(leases) => {
                 self.tell(async move { Ok(Event::KeptAlive { gone: client.keep_alive(leases).await? }) });
@@ -106,7 +122,7 @@ impl Session {
             Action::Watch { from } => {
                 let watching = self.watching.clone();
                 self.tasks.spawn(async move {
-                    let end = watch(&client, from, &limits, &watching).await;
+                    let end = watch(&client, from, &reader, &watching).await;
                     // Nobody reads any more when the session is over.
                     let _ = watching.send(end).await;
                     Done::Watched
@@ -121,26 +137,48 @@ impl Session {
     }
 }
 
-async fn list(client: &Client, limits: &RegistryLimits) -> Result<Event, Status> {
-    let (mut entries, mut after, mut revision) = (Vec::new(), None, 0);
+/// Reads everything, in the order of its keys: no more of them than there can be replicas, whether they can be read or not.
+async fn list(client: &Client, reader: &Reader) -> Result<Event, Status> {
+    let (mut entries, mut last, mut revision, mut limit, mut keys) = (Vec::new(), None, 0, PAGE, 0);
     loop {
-        let page = client.page(after.as_deref(), revision).await?;
+        let page = match client.page(last.as_deref(), revision, limit).await {
+            Err(status) if status.code() == Code::OutOfRange && limit > 1 => {
+                limit /= 2;
+                continue;
+            }
+            page => page?,
+        };
         if revision == 0 {
             revision = page.revision;
         }
-        after = page.found.last().map(|last| last.key.clone());
-        entries.extend(page.found.iter().filter_map(|found| entry(found, limits)));
-        if !page.more || after.is_none() || entries.len() > limits.max_replicas {
+        for found in &page.found {
+            if last.as_ref().is_some_and(|last| found.key <= *last) {
+                return Err(Status::data_loss("etcd lists keys that are not in their order"));
+            }
+            last = Some(found.key.clone());
+        }
+        keys += page.found.len();
+        entries.extend(page.found.iter().filter_map(|found| reader.entry(found)));
+        if !page.more || page.found.is_empty() || keys > reader.limits.max_replicas {
             return Ok(Event::Listed { revision, entries });
         }
     }
 }
 
-async fn write(client: &Client, id: Id, entry: &Entry, known: Option<LeaseId>, ttl: Duration) -> Result<Event, Status> {
+async fn write(
+    client: &Client,
+    id: Id,
+    entry: &Entry,
+    known: Option<LeaseId>,
+    ttl: Duration,
+    complaints: &Complaints,
+) -> Result<Event, Status> {
     let value = entry.encode();
     let len = value.len();
     if len > MAX_ENTRY {
-        tracing::warn!(replica = %id, len, max = MAX_ENTRY, "a replica says too much for the store; others do not see it");
+        if complaints.is_new(Complaint::TooLong, &id) {
+            tracing::warn!(replica = %id, len, max = MAX_ENTRY, "a replica says too much for the store; others do not see it");
+        }
         return Ok(Event::Refused { id });
     }
     let lease = match known {
@@ -151,7 +189,9 @@ async fn write(client: &Client, id: Id, entry: &Entry, known: Option<LeaseId>, t
         Ok(()) => Ok(Event::Written { id, lease }),
         Err(status) if status.code() == Code::NotFound => Ok(Event::Expired { id }),
         Err(status) if status.code() == Code::InvalidArgument => {
-            tracing::warn!(replica = %id, len, %status, "etcd does not take what a replica says; others do not see it");
+            if complaints.is_new(Complaint::Refused, &id) {
+                tracing::warn!(replica = %id, len, %status, "etcd does not take what a replica says; others do not see it");
+            }
             Ok(Event::Refused { id })
         }
         Err(status) => Err(status),
@@ -165,14 +205,15 @@ async fn remove(
     entry: &Entry,
     known: Option<LeaseId>,
     ttl: Duration,
+    complaints: &Complaints,
 ) -> Result<Event, Status> {
-    write(client, Arc::clone(&id), entry, known, ttl).await?;
+    write(client, Arc::clone(&id), entry, known, ttl, complaints).await?;
     client.delete(&id).await?;
     Ok(Event::Removed { id })
 }
 
 /// Tells every change; returns how the watch ended.
-async fn watch(client: &Client, from: i64, limits: &RegistryLimits, told: &mpsc::Sender<Told>) -> Told {
+async fn watch(client: &Client, from: i64, reader: &Reader, told: &mpsc::Sender<Told>) -> Told {
     let mut answers = match client.watch(from).await {
         Ok(answers) => answers,
         Err(status) => return Told::broken(&status),
@@ -184,37 +225,48 @@ async fn watch(client: &Client, from: i64, limits: &RegistryLimits, told: &mpsc:
             Err(status) => return Told::broken(&status),
         };
         if answer.compact_revision > 0 {
-            return Event::Compacted.into();
+            let cause = format!("etcd has nothing before revision {} any more", answer.compact_revision);
+            return Told { event: Event::Compacted, cause: Some(cause) };
         }
         if answer.canceled {
-            return Told::broken(&Status::unavailable(format!("etcd cancelled the watch: {}", answer.cancel_reason)));
+            return Told::broken(&Status::unavailable(format!(
+                "etcd cancelled the watch: {}",
+                brief(&answer.cancel_reason)
+            )));
         }
-        if !answer.events.is_empty() && told.send(watched(&answer, limits).into()).await.is_err() {
+        if !answer.events.is_empty() && told.send(watched(&answer, reader).into()).await.is_err() {
             return Event::Broken.into();
         }
     }
 }
 
-fn watched(answer: &WatchResponse, limits: &RegistryLimits) -> Event {
+fn watched(answer: &WatchResponse, reader: &Reader) -> Event {
     let changes = answer.events.iter().filter_map(|event| {
         let key = event.kv.as_ref()?;
         let gone = || id_of(&key.key).map(|id| Change::Gone(id.into()));
         match event.r#type() {
-            EventType::Put => entry(key, limits).map(|(id, entry)| Change::Put(id, entry)).or_else(gone),
+            EventType::Put => reader.entry(key).map(|(id, entry)| Change::Put(id, entry)).or_else(gone),
             EventType::Delete => gone(),
         }
     });
     Event::Watched(changes.collect())
 }
 
-/// The entry of a key, if somebody can read it.
-fn entry(found: &etcd::KeyValue, limits: &RegistryLimits) -> Option<(Id, Arc<Entry>)> {
-    let id = id_of(&found.key)?;
-    match Entry::decode(id, &found.value, limits) {
-        Ok(entry) => Some((id.into(), Arc::new(entry))),
-        Err(error) => {
-            tracing::warn!(replica = id, %error, "what the store says of a replica cannot be read");
-            None
+// === impl Reader ===
+
+impl Reader {
+    /// The entry of a key, if somebody can read it.
+    fn entry(&self, found: &etcd::KeyValue) -> Option<(Id, Arc<Entry>)> {
+        // No replica has a longer name, and no log line is to have one.
+        let id = id_of(&found.key).filter(|id| id.len() <= self.limits.max_text)?;
+        match Entry::decode(id, &found.value, &self.limits) {
+            Ok(entry) => Some((id.into(), Arc::new(entry))),
+            Err(error) => {
+                if self.complaints.is_new(Complaint::Unread, id) {
+                    tracing::warn!(replica = id, %error, "what the store says of a replica cannot be read");
+                }
+                None
+            }
         }
     }
 }

@@ -266,6 +266,63 @@ fn a_break_is_tried_again_later_and_later_and_everything_is_read_again() {
     assert_eq!(mirror.on(Event::Compacted, at), [Action::List]);
 }
 
+/// Lets a mirror whose time has come connect, list and watch.
+fn watches_again(mirror: &mut Mirror, now: Instant) {
+    assert!(mirror.tick(now).contains(&Action::Connect));
+    assert_eq!(mirror.on(Event::Connected, now), [Action::List]);
+    mirror.on(Event::Listed { revision: 10, entries: vec![] }, now);
+    assert!(mirror.is_connected());
+}
+
+/// A store that ends each watch like this as soon as it has begun, and is tried again after such times, in milliseconds.
+fn is_tried_again(mirror: &mut Mirror, mut at: Instant, event: &Event, times: &[u64]) -> Instant {
+    for expected in times {
+        assert_eq!(mirror.on(event.clone(), at), [Action::Disconnect]);
+        let just_before = at + Duration::from_millis(expected - 1);
+        assert!(!mirror.tick(just_before).contains(&Action::Connect), "{expected}");
+        at += Duration::from_millis(*expected);
+        watches_again(mirror, at);
+        assert!(!mirror.is_settled(at));
+    }
+    at
+}
+
+#[test]
+fn a_store_that_goes_as_soon_as_it_is_there_is_tried_later_and_later_until_it_stays() {
+    let now = Instant::now();
+    let (mut mirror, _) = watching(vec![], now);
+    let at = is_tried_again(&mut mirror, now, &Event::Broken, &[200, 400, 800, 1600, 3200, 5000, 5000]);
+    let just_before = at + CONFIG.longest_back_off.checked_sub(Duration::from_millis(1)).unwrap();
+    let settled = at + CONFIG.longest_back_off;
+    assert!(!mirror.is_settled(just_before) && mirror.is_settled(settled));
+    is_tried_again(&mut mirror, settled, &Event::Broken, &[200, 400]);
+}
+
+#[test]
+fn a_store_that_compacts_whatever_it_lists_is_read_again_once_and_then_later_and_later() {
+    let now = Instant::now();
+    let (mut mirror, _) = watching(vec![], now);
+    assert_eq!(mirror.on(Event::Compacted, now), [Action::List], "what was missed is read at once");
+    mirror.on(Event::Listed { revision: 10, entries: vec![] }, now);
+    let at = is_tried_again(&mut mirror, now, &Event::Compacted, &[200, 400, 800, 1600, 3200]);
+    assert_eq!(
+        mirror.on(Event::Compacted, at + CONFIG.longest_back_off),
+        [Action::List],
+        "it has been good for a while"
+    );
+}
+
+#[test]
+fn after_the_last_revision_there_can_be_comes_no_other() {
+    let now = Instant::now();
+    for (revision, from) in [(i64::MAX - 1, i64::MAX), (i64::MAX, i64::MAX), (i64::MIN, i64::MIN + 1)] {
+        let mut mirror = Mirror::new(CONFIG, now);
+        mirror.tick(now);
+        mirror.on(Event::Connected, now);
+        assert_eq!(mirror.on(Event::Listed { revision, entries: vec![] }, now), [Action::Watch { from }]);
+    }
+}
+
 #[test]
 fn what_was_seen_is_held_while_the_store_is_away_but_not_for_ever() {
     let now = Instant::now();
