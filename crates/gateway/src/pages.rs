@@ -8,7 +8,7 @@ mod status;
 
 use std::sync::Arc;
 
-use anyserve_server::common::Pulse;
+use anyserve_server::parts::pages::Pulse;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 

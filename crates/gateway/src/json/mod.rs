@@ -23,7 +23,7 @@ mod response;
 use std::sync::Arc;
 
 use anyserve_core::{Code, Error};
-use anyserve_server::parts::failed_http;
+use anyserve_server::parts::http::failed as failed_http;
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyserve_cluster::{OfferView, ReplicaView, Resolved};
 use anyserve_core::{Error, Verdict, verdicts};
-use anyserve_server::common::{answer, failed};
+use anyserve_server::parts::http::{answer, failed};
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Router, routing::get};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyserve_server::common::answer;
+use anyserve_server::parts::http::answer;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Router, routing::get};

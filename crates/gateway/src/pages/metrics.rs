@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyserve_cluster::Counts;
-use anyserve_server::common::encode::{OPEN_METRICS, counter, counters, gauge, gauges, page};
+use anyserve_server::parts::pages::encode::{OPEN_METRICS, counter, counters, gauge, gauges, page};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};

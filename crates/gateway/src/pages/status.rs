@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use anyserve_cluster::{OfferView, ReplicaView};
-use anyserve_server::common::failed;
+use anyserve_server::parts::http::failed;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use anyserve_core::{Code, Error, Limits};
-use anyserve_server::parts::{Budget, panicked};
+use anyserve_server::parts::{Budget, Services, failed, panicked};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -38,6 +38,8 @@ pub(crate) struct Proxy {
     pub(crate) leaving: CancellationToken,
     /// Name and version of this server.
     pub(crate) named: (String, String),
+    /// The services of this server's port.
+    services: Services,
 }
 
 // === impl Proxy ===
@@ -50,6 +52,7 @@ impl Proxy {
     pub(crate) fn try_new(
         config: &ProxyConfig,
         fleet: Arc<Fleet>,
+        services: Services,
         leaving: CancellationToken,
     ) -> Result<Arc<Self>, ReplicaTlsError> {
         Ok(Arc::new(Self {
@@ -62,6 +65,7 @@ impl Proxy {
             in_flight: InFlight::default(),
             leaving,
             named: (config.server_id.clone(), config.version.clone()),
+            services,
         }))
     }
 
@@ -85,11 +89,19 @@ impl Proxy {
         let answer = match request.uri().path() {
             INFER => self.infer(request).await,
             STREAM_INFER => self.stream_infer(request),
-            path if path.starts_with(HEALTH) => return Box::pin(health(self, request)).await,
             json::INFER | json::STREAM => return Box::pin(json::answer(self, request)).await,
-            _ => Box::pin(questions(self, request)).await,
+            _ => Box::pin(self.asked(request)).await,
         };
         answer.unwrap_or_else(|refused| status_only(&refused.trailers))
+    }
+
+    /// Answers a call of any other method of KServe's or of health. One that there is not is told with those there are.
+    async fn asked(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
+        let uri = request.uri().clone();
+        let answer =
+            if uri.path().starts_with(HEALTH) { health(self, request).await } else { questions(self, request).await? };
+        let missed = self.services.missed(answer.headers(), uri.path());
+        Ok(missed.map_or(answer, |error| status_only(&failed(&error))))
     }
 
     async fn infer(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {

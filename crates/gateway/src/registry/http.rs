@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyserve_core::{Error, Query, Verdict};
 use anyserve_proto::v1;
-use anyserve_server::common::{answer, failed};
+use anyserve_server::parts::http::{answer, failed};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
