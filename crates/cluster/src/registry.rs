@@ -14,6 +14,7 @@
 mod adopt;
 mod choose;
 mod look;
+mod nobody;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

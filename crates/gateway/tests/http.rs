@@ -91,7 +91,9 @@ async fn everybody_is_listed_by_id_and_a_selector_leaves_out_who_does_not_match(
 #[tokio::test]
 async fn a_route_avoids_who_was_tried_and_says_why_there_is_none() {
     let server = start();
-    assert_eq!(server.json("GET /route?type=x", "").await.0, 503);
+    let (status, answer) = server.json("GET /route?type=x", "").await;
+    assert_eq!(status, 503);
+    assert!(answer["error"].as_str().unwrap().contains("anyserve serve app:app --api-server URL"), "{answer}");
     register(&server, "a").await;
     register(&server, "b").await;
     let (_, route) = server.json("GET /route?type=x&avoid=a", "").await;
@@ -100,7 +102,10 @@ async fn a_route_avoids_who_was_tried_and_says_why_there_is_none() {
     let (status, answer) = server.json("GET /route?type=x&avoid=a&avoid=b", "").await;
     assert_eq!(status, 404);
     assert!(answer["error"].as_str().unwrap().contains("2 of which are to be avoided"), "{answer}");
-    assert_eq!(server.json("GET /route?type=z", "").await.0, 404);
+    let (status, answer) = server.json("GET /route?model=xx", "").await;
+    let message = "no replica serves model 'xx': did you mean 'x'? GET /registry lists what 2 replicas offer; \
+                   GET /explain says why";
+    assert_eq!((status, answer), (404, json!({ "error": message })));
 }
 
 #[tokio::test]

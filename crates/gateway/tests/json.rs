@@ -79,7 +79,8 @@ async fn the_query_comes_from_headers_then_the_capability_then_the_model() {
     assert_eq!((nothing.http.as_u16(), nothing.code()), (400, Some("INVALID_INPUT")));
     let nobody = post(&[], json!({"model": "nobody", "inputs": {}})).await;
     assert_eq!((nobody.http.as_u16(), nobody.code()), (404, Some("NO_CAPABILITY")));
-    assert_eq!(nobody.json(), json!({"error": "none of 2 replicas has a capability for model 'nobody'"}));
+    let message = "no replica serves model 'nobody'; GET /registry lists what 2 replicas offer; GET /explain says why";
+    assert_eq!(nobody.json(), json!({ "error": message }));
 }
 
 #[tokio::test]
