@@ -5,10 +5,15 @@ use std::time::Instant;
 
 use anyserve_core::{Capability, Query};
 
+use super::choose::UP;
 use super::{Registry, ReplicaView};
 use crate::index::wide;
+use crate::list::List;
 use crate::policy::{Keys, Policy};
 use crate::{Load, Standing};
+
+/// Equally specific capabilities of which somebody is looked for who has one, at most.
+const LOOKED_AT: usize = 64;
 
 /// One capability of a replica, as it is known now.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +75,21 @@ impl Registry {
         let pick = self.choose(query, avoid, true, policy, keys)?;
         let capability = self.claimed(&pick);
         Some(Resolved { replica: self.view_of(pick.handle.slot), capability })
+    }
+
+    /// Somebody who says that he serves it and is not known to be out of reach, for a question about it. It is no choice:
+    /// the policy is not asked, and nobody's turn is over.
+    pub fn anybody(&mut self, query: &Query, now: Instant) -> Option<Resolved> {
+        self.expire(now);
+        let numbers = self.index.best(query);
+        let lists = UP.iter().flat_map(|standing| {
+            let some = numbers.iter().take(LOOKED_AT);
+            some.filter_map(|number| self.holders.list(*number, *standing))
+        });
+        let first = lists.flat_map(List::candidates).next()?;
+        let held = &self.replicas[wide(first.slot)].offers[wide(first.offer)];
+        let capability = Some(Arc::clone(self.index.capability(held.number)));
+        Some(Resolved { replica: self.view_of(first.slot), capability })
     }
 
     /// Who a request would be sent to that nobody says they serve: the most promising one.

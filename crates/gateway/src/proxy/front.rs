@@ -14,6 +14,7 @@ use super::{Ask, ProxyConfig, Refused};
 use super::{HEALTH, INFER, SERVICE, STREAM_INFER, health, infer, questions, stream_infer};
 use crate::body::{Body, status_only};
 use crate::in_flight::InFlight;
+use crate::json::Signatures;
 use crate::replicas::{ReplicaTlsError, Replicas};
 use crate::{Fleet, json};
 
@@ -32,6 +33,8 @@ pub(crate) struct Proxy {
     pub(crate) max_stream_requests: usize,
     /// Memory of messages in transit.
     pub(crate) budget: Budget,
+    /// What is known of models' inputs, for requests in JSON.
+    pub(crate) signatures: Signatures,
     /// Requests on their way.
     pub(crate) in_flight: InFlight,
     /// Cancelled once this server leaves.
@@ -62,6 +65,7 @@ impl Proxy {
             max_json: config.max_json,
             max_stream_requests: config.max_stream_requests.max(1),
             budget: Budget::of(config.max_buffered),
+            signatures: Signatures::default(),
             in_flight: InFlight::default(),
             leaving,
             named: (config.server_id.clone(), config.version.clone()),
