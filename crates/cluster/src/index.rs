@@ -88,6 +88,11 @@ impl CapabilityIndex {
         &self.known[wide(number)].capability
     }
 
+    /// How many use the capability with this number.
+    pub fn users(&self, number: u32) -> usize {
+        wide(self.known[wide(number)].users)
+    }
+
     /// Every capability with its number, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Arc<Capability>)> {
         self.known.iter().map(|(number, known)| (narrow(number), &known.capability))

@@ -35,7 +35,7 @@ pub(crate) struct Control {
 impl Control {
     /// `services` are those of the port.
     pub(crate) fn new(config: &GatewayConfig, fleet: &Arc<Fleet>, services: Services) -> Self {
-        let seen = Arc::new(Seen::new(Arc::clone(fleet), config.leaving.clone()));
+        let seen = Arc::new(Seen::new(Arc::clone(fleet), config));
         let service = RegistryService::new(Arc::clone(fleet), config.leaving.clone());
         let of_replicas = RegistryServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE);
         let of_everybody = RegistryServer::new(service).max_decoding_message_size(MAX_QUESTION);

@@ -1,7 +1,7 @@
 //! What a registry tells of its replicas, and whom it would choose, without a request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyserve_core::{Capability, Query};
 
@@ -32,6 +32,21 @@ pub struct OfferView {
     pub denied: bool,
 }
 
+/// A capability, and how those are that offer it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapabilityView {
+    /// What is served.
+    pub capability: Arc<Capability>,
+    /// Replicas that offer it, with those that no request goes to: they leave, or denied it.
+    pub replicas: usize,
+    /// Replicas by standing: ready, cold, saturated, ejected.
+    pub standings: [usize; 4],
+    /// Requests that wait or run at all that requests go to.
+    pub pending: u64,
+    /// The shortest wait at those that are ready; `None` if nobody is.
+    pub wait: Option<Duration>,
+}
+
 /// Who a request should go to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
@@ -57,6 +72,24 @@ impl Registry {
             denied: held.denied,
         };
         known.offers.iter().map(view).collect()
+    }
+
+    /// The capabilities that are registered, `max` at most, in no order.
+    pub fn capability_views(&self, max: usize) -> Vec<CapabilityView> {
+        self.index.iter().take(max).map(|(number, capability)| self.capability_view(number, capability)).collect()
+    }
+
+    fn capability_view(&self, number: u32, capability: &Arc<Capability>) -> CapabilityView {
+        let lists = [Standing::Ready, Standing::Cold, Standing::Saturated, Standing::Ejected]
+            .map(|standing| self.holders.list(number, standing));
+        let waits = lists[0].into_iter().flat_map(List::candidates).map(|one| one.wait);
+        CapabilityView {
+            capability: Arc::clone(capability),
+            replicas: self.index.users(number),
+            standings: lists.map(|list| list.map_or(0, |list| list.candidates().len())),
+            pending: lists.iter().flatten().map(|list| list.pending()).sum(),
+            wait: waits.min(),
+        }
     }
 
     /// Who a request should go to that somebody else sends: the policy's choice among those who say they serve it, and
