@@ -3,21 +3,28 @@
 /// Bytes of a name beyond which it is near to nothing.
 pub(crate) const MAX_LEN: usize = 64;
 
+/// A row of distances: to every beginning of a name.
+type Row = [u8; MAX_LEN + 1];
+
 /// The name that comes nearest to what was asked for, if one is near: the fewest letters that are missing, too many,
-/// wrong or swapped, and no more than one in four, three at most; capitals count as small letters. The first of several;
-/// never what was asked for itself.
+/// wrong or swapped, and no more than one in four, three at most; capitals count as small letters, and what is not
+/// ASCII as several. The first of several; never what was asked for itself.
 ///
 /// A name that is far off costs a look at its letters; one that may be near, at most 64 steps of a few letters each.
 pub(crate) fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let letters = Letters::of(asked)?;
-    let len = letters.text.len();
+    if !fits(asked) {
+        return None;
+    }
+    let (len, letters) = (asked.len(), letters(asked));
     let mut most = len.div_ceil(4).min(3).min(len - 1);
     let mut best = None;
     for name in known {
-        let Some(other) = Letters::of(name).filter(|other| *name != *asked && letters.may_be_near(other, most)) else {
+        let far = name.len().abs_diff(len) > most || !fits(name) || *name == *asked;
+        // One slip changes by two at most which letters there are.
+        if far || (letters ^ self::letters(name)).count_ones() > 2 * u32::try_from(most).unwrap_or_default() {
             continue;
-        };
-        match slips(&letters.text, &other.text, most) {
+        }
+        match slips(asked.as_bytes(), name.as_bytes(), most) {
             None => {}
             Some(0 | 1) => return Some(name),
             Some(count) => (best, most) = (Some(name), count - 1),
@@ -26,56 +33,36 @@ pub(crate) fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>)
     best
 }
 
-/// A name in lower case, and which letters it has.
-struct Letters {
-    text: Vec<char>,
-    set: u64,
+fn fits(name: &str) -> bool {
+    (1..=MAX_LEN).contains(&name.len())
 }
 
-// === impl Letters ===
-
-impl Letters {
-    /// `None` for a name that is empty or too long.
-    fn of(name: &str) -> Option<Self> {
-        if name.is_empty() || name.len() > MAX_LEN {
-            return None;
-        }
-        let text: Vec<_> = name.chars().map(|letter| letter.to_ascii_lowercase()).collect();
-        let set = text.iter().fold(0, |set, letter| set | 1 << (u32::from(*letter) % 64));
-        Some(Self { text, set })
-    }
-
-    /// Whether so many slips could be enough: each changes the length by one at most, and which letters there are by
-    /// two.
-    fn may_be_near(&self, other: &Self, most: usize) -> bool {
-        let changed = usize::try_from((self.set ^ other.set).count_ones()).unwrap_or(usize::MAX);
-        self.text.len().abs_diff(other.text.len()) <= most && changed <= 2 * most
-    }
+/// Which letters a name has.
+fn letters(name: &str) -> u64 {
+    name.bytes().fold(0, |set, letter| set | 1 << (letter.to_ascii_lowercase() % 64))
 }
 
 /// How many letters are missing, too many, wrong, or swapped with the next one; `None` if more than `most`.
 ///
 /// Source: the "optimal string alignment" distance, on the diagonal band that `most` leaves.
-fn slips(one: &[char], other: &[char], most: usize) -> Option<usize> {
-    let far = most + 1;
-    let width = other.len() + 1;
-    let mut before = vec![far; width];
-    let mut above: Vec<_> = (0..width).map(|at| at.min(far)).collect();
+fn slips(one: &[u8], other: &[u8], most: usize) -> Option<usize> {
+    let far = u8::try_from(most + 1).unwrap_or(u8::MAX);
+    let is = |left: u8, right: u8| left.eq_ignore_ascii_case(&right);
+    let first: Row = std::array::from_fn(|at| u8::try_from(at).map_or(far, |at| at.min(far)));
+    let (mut before, mut above) = ([far; MAX_LEN + 1], first);
     for (row, letter) in one.iter().enumerate() {
-        let mut current = vec![far; width];
-        if row < most {
-            current[0] = row + 1;
-        }
-        let (first, last) = (row.saturating_sub(most), (row + most + 1).min(other.len()));
-        for at in first..last {
-            let wrong = above[at] + usize::from(*letter != other[at]);
-            let swapped = row > 0 && at > 0 && *letter == other[at - 1] && one[row - 1] == other[at];
+        let mut current: Row = [far; MAX_LEN + 1];
+        current[0] = first[row + 1];
+        let (start, end) = (row.saturating_sub(most), (row + most + 1).min(other.len()));
+        for at in start..end {
+            let wrong = above[at] + u8::from(!is(*letter, other[at]));
+            let swapped = row > 0 && at > 0 && is(*letter, other[at - 1]) && is(one[row - 1], other[at]);
             let swapped = if swapped { before[at - 1] + 1 } else { far };
             current[at + 1] = wrong.min(above[at + 1] + 1).min(current[at] + 1).min(swapped).min(far);
         }
         (before, above) = (above, current);
     }
-    Some(above[other.len()]).filter(|count| *count <= most)
+    Some(usize::from(above[other.len()])).filter(|count| *count <= most)
 }
 
 #[cfg(test)]
@@ -94,6 +81,7 @@ mod tests {
             ("embed-lrage", Some("embed-large")),
             ("embeding-large", Some("embed-large")),
             ("summarize", None),
+            ("emb", None),
             ("x", None),
             ("", None),
         ] {
@@ -118,10 +106,7 @@ mod tests {
 
     #[test]
     fn slips_are_counted_up_to_the_most_that_are_allowed() {
-        let count = |one: &str, other: &str, most| {
-            let letters = |text: &str| text.chars().collect::<Vec<_>>();
-            slips(&letters(one), &letters(other), most)
-        };
+        let count = |one: &str, other: &str, most| slips(one.as_bytes(), other.as_bytes(), most);
         for (one, other, expected) in
             [("abc", "abc", 0), ("abc", "acb", 1), ("abc", "ab", 1), ("abc", "abxc", 1), ("kitten", "sitting", 3)]
         {

@@ -277,7 +277,7 @@ async fn the_status_tells_all_replicas_once_a_second_and_ends_when_the_server_le
     let status: Value = serde_json::from_str(line).unwrap();
     assert_eq!((&status["count"], &status["up"], &status["store"]), (&json!(1), &json!(1), &json!("memory")));
     let expected = json!([{"capability": "fast=true,ratio=0.5,size=7,type=x", "standing": "ready", "pending": 3,
-        "wait_ms": 2.0}]);
+        "wait_ms": 1.5}]);
     assert_eq!(status["replicas"][0]["capabilities"], expected);
 }
 

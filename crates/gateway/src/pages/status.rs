@@ -147,7 +147,7 @@ fn capability(offer: &OfferView) -> Value {
         "capability": offer.capability.to_string(),
         "standing": standing(offer),
         "pending": offer.load.pending,
-        "wait_ms": seconds(offer.load.wait) * 1e3,
+        "wait_ms": milliseconds(offer.load.wait),
     })
 }
 
@@ -161,11 +161,16 @@ fn capability_of_all(view: &CapabilityView) -> Value {
         "saturated": saturated,
         "ejected": ejected,
         "pending": view.pending,
-        "wait_ms": view.wait.map(|wait| seconds(wait) * 1e3),
+        "wait_ms": view.wait.map(milliseconds),
     })
 }
 
 /// Seconds, to the millisecond.
 fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// Milliseconds, to the microsecond.
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
