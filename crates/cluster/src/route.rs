@@ -398,15 +398,10 @@ impl Route {
         let error = match self.refused.take() {
             // That one replica does not serve it is less than what is known here.
             Some(error) if error.code != Code::NoCapability || registry.is_empty() => error,
-            None if self.unreached > 0 => self.out_of_reach(registry),
+            None if self.unreached > 0 => registry.out_of_reach(&self.query, self.unreached),
             _ => registry.nobody(&self.query, 0),
         };
         self.over(Err(error))
-    }
-
-    fn out_of_reach(&self, registry: &Registry) -> Error {
-        let message = format!("{} replicas for {} could not be reached", self.unreached, self.query);
-        Error::new(Code::Unavailable, message).with_retry_after(registry.config().first_ejection)
     }
 
     fn handed_on_already(&self, id: &str) -> Error {

@@ -64,6 +64,25 @@ fn what_is_offered_and_refused_is_not_told_to_be_unknown() {
 }
 
 #[test]
+fn who_is_out_of_reach_is_counted_and_a_wrong_name_told_all_the_same() {
+    let told = |name: &str| {
+        let (mut registry, now) = (fleet(&[&["type=echo"]]), Instant::now());
+        let mut route = Route::new(Call { query: Query::model(name), ..call("a=b") });
+        let mut step = route.begin(&mut registry, &LeastWait, now);
+        while !matches!(step, Step::Over(_)) {
+            step = route.on(Event::Unreached, &mut registry, &LeastWait, now).unwrap();
+        }
+        let Step::Over(Err(error)) = step else { panic!("{step:?}") };
+        assert_eq!(error.code, Code::Unavailable);
+        error.message
+    };
+    assert_eq!(told("echo"), "1 replica for model 'echo' could not be reached");
+    let message = "1 replica could not be reached, and no replica serves model 'ech': did you mean 'echo'? GET /registry \
+                   lists what 1 replica offers; GET /explain says why";
+    assert_eq!(told("ech"), message);
+}
+
+#[test]
 fn a_long_query_leaves_room_for_what_is_said_of_it() {
     let mut registry = fleet(&[&["type=echo"]]);
     let told = |len: usize, registry: &mut Registry| registry.nobody(&Query::model("é".repeat(len)), 0).message;

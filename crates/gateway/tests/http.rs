@@ -7,6 +7,7 @@ mod support;
 use anyserve_cluster::{Event, RegistryConfig, Step, Trip};
 use anyserve_core::Query;
 use anyserve_gateway::GatewayConfig;
+use anyserve_proto::v1::RegisterRequest;
 use anyserve_server::AdminToken;
 use serde_json::{Value, json};
 use support::{Running, registration, start, start_with, watchdog};
@@ -115,8 +116,9 @@ async fn a_long_list_is_told_page_by_page() {
 async fn who_is_ejected_is_told_first_and_why() {
     let server = start();
     let mut client = server.registry().await;
-    for id in ["a", "b", "c"] {
-        client.register(registration(id, 1, 1, &["x"])).await.unwrap();
+    for id in ["a", "b", "c", "d"] {
+        let said = registration(id, 1, 1, &["x"]);
+        client.register(RegisterRequest { draining: id == "d", ..said }).await.unwrap();
     }
     server.fleet.with(|registry, now| {
         let handle = registry.view("b").unwrap().handle;
@@ -125,13 +127,13 @@ async fn who_is_ejected_is_told_first_and_why() {
     });
     let status = first_status(&server).await;
     let ids: Vec<_> = status["replicas"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, ["b", "a", "c"]);
-    assert_eq!(status["states"], json!({"up": 2, "draining": 0, "ejected": 1, "probing": 0}));
-    let (ejected, other) = (&status["replicas"][0], &status["replicas"][1]);
+    assert_eq!(ids, ["b", "d", "a", "c"]);
+    assert_eq!(status["states"], json!({"up": 2, "draining": 1, "ejected": 1, "probing": 0}));
+    let (ejected, other) = (&status["replicas"][0], &status["replicas"][2]);
     let why = ejected["why"].as_str().unwrap();
     assert!(why.starts_with("the connection was refused; tried once in vain, it is asked again in 0."), "{why}");
     assert_eq!((&other["state"], &other["why"], &other["heard"]), (&json!("up"), &Value::Null, &json!("here")));
-    let of_all = json!([{"capability": "type=x", "replicas": 3, "ready": 2, "cold": 0, "saturated": 0, "ejected": 1,
+    let of_all = json!([{"capability": "type=x", "replicas": 4, "ready": 2, "cold": 0, "saturated": 0, "ejected": 1,
         "pending": 0, "wait_ms": 0.0}]);
     assert_eq!((&status["capabilities"], &status["more_capabilities"]), (&of_all, &json!(0)));
     let (_, listed) = server.json("GET /registry", "").await;

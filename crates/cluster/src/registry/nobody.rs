@@ -31,6 +31,18 @@ impl Registry {
         Error::new(Code::NoCapability, format!("{message}; GET /explain says why"))
     }
 
+    /// The error of a request for which so many replicas could not be reached, and nobody is left.
+    pub(crate) fn out_of_reach(&mut self, query: &Query, unreached: u32) -> Error {
+        let who = if unreached == 1 { "1 replica".to_owned() } else { format!("{unreached} replicas") };
+        let message = if self.index.best(query).is_empty() {
+            // Those were only the most promising ones.
+            format!("{who} could not be reached, and {}; GET /explain says why", self.unknown(query, self.len()))
+        } else {
+            format!("{who} for {} could not be reached", shown(query))
+        };
+        Error::new(Code::Unavailable, message).with_retry_after(self.config.first_ejection)
+    }
+
     fn unknown(&self, query: &Query, count: usize) -> String {
         let offers = if count == 1 { "1 replica offers".to_owned() } else { format!("{count} replicas offer") };
         let meant = self.index.meant(query).map_or(";".to_owned(), |meant| format!(": did you mean '{meant}'?"));

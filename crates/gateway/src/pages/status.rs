@@ -26,7 +26,8 @@ const EVENTS: &str = "text/event-stream";
 /// How long a reader waits until it comes back after the connection was lost, in milliseconds.
 const RETRY: &str = "retry: 1000\n";
 
-/// Replicas that are shown one by one: those that are not up, then the others, each by their ids. Counts are of all.
+/// Replicas that are shown one by one: those out of reach, those that leave, then the others, each by their ids. Counts
+/// are of all.
 const MAX_REPLICAS: usize = 500;
 
 /// Capabilities of one replica that are shown.
@@ -84,7 +85,7 @@ fn whole(seen: &Seen) -> Value {
     let states = states(&views);
     let here = views.iter().filter(|view| !view.adopted).count();
     // What is wrong is seen however many there are.
-    views.sort_by_key(|view| state(view) == "up");
+    views.sort_by_key(|view| ["up", "draining"].iter().position(|fine| *fine == state(view)).map_or(0, |at| 2 - at));
     let shown = &views[..views.len().min(MAX_REPLICAS)];
     let rows = shown.iter().zip(fleet.offers_of(shown)).map(|(view, offers)| replica(view, &offers));
     let (capabilities, count) =

@@ -119,25 +119,24 @@ function number(value) {
   return { value, kind: "number" };
 }
 
-function state(replica) {
-  const value = replica.why === null ? replica.state : `${replica.state}: ${replica.why}`;
-  return { value, tone: TONES[replica.state] ?? "", kind: "state" };
-}
-
+// What it serves, and how fit it is for each. Where it is not up, it is fit for none.
 function servesOf(replica) {
   const shown = replica.capabilities.map((one) => {
-    const pending = one.pending > 0 ? `, ${one.pending} pending, ${milliseconds(one.wait_ms)}` : "";
-    return `${one.capability} (${one.standing}${pending})`;
+    const fit = replica.state === "up" ? [one.standing] : [];
+    if (one.pending > 0) fit.push(`${one.pending} pending`, milliseconds(one.wait_ms));
+    return fit.length > 0 ? `${one.capability} (${fit.join(", ")})` : one.capability;
   });
   if (replica.more > 0) shown.push(`and ${replica.more} more`);
   return shown.join("; ") || "–";
 }
 
 function replicaRow(replica) {
+  const why = replica.why ?? "";
   return [
-    { value: replica.id, kind: "name" }, state(replica), number(whole(replica.pending)), number(whole(replica.slots)),
-    number(seconds(replica.lease_s)), number(ageOf(replica)), replica.heard === "here" ? "here" : "by another server",
-    { value: replica.endpoint, kind: "name" }, { value: servesOf(replica), kind: "long" },
+    { value: replica.id, kind: "name" }, { value: replica.state, tone: TONES[replica.state] ?? "" },
+    number(whole(replica.pending)), number(whole(replica.slots)), number(seconds(replica.lease_s)),
+    number(ageOf(replica)), replica.heard === "here" ? "here" : "elsewhere", { value: replica.endpoint, kind: "name" },
+    { value: why, kind: why === "" ? "" : "long" }, { value: servesOf(replica), kind: "long" },
   ];
 }
 
@@ -215,7 +214,7 @@ function showReplicas() {
   const wanted = document.getElementById("filter").value.trim().toLowerCase();
   const found = before.replicas.filter((one) => wanted === "" || has(one, wanted));
   fill("replicas", found.map(replicaRow));
-  text(document.getElementById("found"), wanted === "" ? "" : `${found.length} of the ${before.replicas.length} below`);
+  text(document.getElementById("found"), wanted === "" ? "" : `${found.length} of the ${before.replicas.length} shown`);
 }
 
 function show(status) {
