@@ -111,9 +111,11 @@ class Replica:
 
     # === HTTP ===
 
-    def http(self, path: str, *, method: str = "GET") -> tuple[int, str]:
-        """Status and body of a plain HTTP request."""
-        request = urllib.request.Request(f"http://{self.endpoint}{path}", method=method)
+    def http(self, path: str, *, method: str | None = None, body: object = None) -> tuple[int, str]:
+        """Status and body of a plain HTTP request: GET, or POST of a body as JSON."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"content-type": "application/json"}
+        request = urllib.request.Request(f"http://{self.endpoint}{path}", data, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=WATCHDOG_S) as response:
                 return response.status, response.read().decode()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from anyserve import Client
+from anyserve import Client, __version__
 from tests.e2e.api_servers import Played
 from tests.e2e.browser import Browser, browsing
 from tests.e2e.replicas import BIN, ROOT, WATCHDOG_S, anyserve, until
@@ -43,7 +43,8 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
 def test_it_says_where_it_listens_and_leaves_when_it_is_told_to(api_server, program):
     server = api_server(program=program)
     assert server.get("/health") == {
-        "live": True, "ready": True, "draining": False, "store": "memory",
+        "live": True, "ready": True, "draining": False, "store": "memory", "policy": "least-wait",
+        "version": __version__,
         "replicas": {"up": 0, "ejected": 0, "probing": 0, "draining": 0},
     }  # fmt: skip
     server.signal(signal.SIGTERM)
@@ -108,8 +109,9 @@ def test_the_page_shows_all_replicas_and_says_when_the_server_is_gone(api_server
     until(lambda: [one["replica"] for one in columns(browser, "replicas")] == ["a", "b"], "the replicas on the page")
     until(lambda: columns(browser, "replicas")[1]["pending"] == "7", "the load of the second")
     first, second = columns(browser, "replicas")
-    assert (first["endpoint"], first["health"], first["draining"]) == ("http://127.0.0.1:9", "up", "no")
-    assert first["capabilities"] == "type=chat (ready, 0 pending, 0 ms)"
+    assert (first["endpoint"], first["state"], first["heard"]) == ("http://127.0.0.1:9", "up", "here")
+    assert first["capabilities"] == "type=chat (ready)"
+    assert "(ready, 7 pending, 1.5 ms)" in second["capabilities"]
     (_, chat) = sorted(columns(browser, "capabilities"), key=lambda one: one["capability"])
     assert (chat["capability"], chat["ready"], chat["replicas"]) == ("type=chat", "1", "1")
     assert (text(browser, "state"), is_lost(browser)) == ("serving", False)
@@ -130,6 +132,62 @@ def test_the_page_shows_all_replicas_and_says_when_the_server_is_gone(api_server
     until(lambda: is_lost(browser), "the page to notice the end")
     assert text(browser, "state") == "connection lost"
     assert len(columns(browser, "replicas")) == 2, "what was known stays"
+
+
+def test_numbers_in_json_have_the_datatype_that_the_model_declares(api_server, replica):
+    server = api_server()
+    assert "anyserve serve app:app --api-server URL" in server.http("/infer", body={"model": "add", "inputs": {}})[1]
+    replica(APP, "--api-server", server.url, "--replica-id", "one")
+    until(lambda: server.get("/health")["replicas"]["up"] == 1, "the replica")
+    # `add` declares FP32, `echo` nothing.
+    status, answer = server.http("/infer", body={"model": "add", "inputs": {"a": [1, 2.5], "b": [3, 4]}})
+    assert (status, json.loads(answer)["outputs"]) == (
+        200, [{"name": "sum", "datatype": "FP32", "shape": [2], "data": [4.0, 6.5]}],
+    )  # fmt: skip
+    status, answer = server.http("/infer", body={"model": "echo", "inputs": {"x": [1, 2]}})
+    assert (status, json.loads(answer)["outputs"][0]["datatype"]) == (200, "INT64")
+    status, answer = server.http("/infer", body={"model": "add", "inputs": {"a": [1, 1e39], "b": [3, 4]}})
+    assert (status, json.loads(answer)["error"]) == (
+        400, "input 'a': element 1: 1e39 is out of range for FP32, which the model declares",
+    )  # fmt: skip
+    status, answer = server.http("/infer", body={"model": "ad", "inputs": {}})
+    meant = "no replica serves model 'ad': did you mean 'add'? GET /registry lists what 1 replica offers"
+    assert (status, json.loads(answer)["error"]) == (404, f"{meant}; GET /explain says why")
+
+
+def test_reflection_tells_the_services_of_the_port(api_server, channel):
+    opened = channel(api_server().endpoint)
+    for version in ("v1", "v1alpha"):
+        ask = opened.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+        (answer,) = ask(iter([b"\x3a\x00"]))
+        for service in ("inference.GRPCInferenceService", "anyserve.v1.Registry", "grpc.health.v1.Health"):
+            assert service.encode() in answer
+        assert b"anyserve.v1.Replica" not in answer
+
+
+def test_the_page_says_first_who_is_out_of_reach_and_why(api_server, played, browser):
+    server = api_server()
+    played(server, "b", type="other")
+    assert server.http("/infer", body={"model": "other", "inputs": {}})[0] == 503
+    played(server, "a", type="chat")
+    played(server, "c", type="chat")
+    browser.opens(f"http://{server.endpoint}/")
+    until(lambda: len(columns(browser, "replicas")) == 3, "the replicas on the page")
+    until(lambda: "asked again" in columns(browser, "replicas")[0]["why"], "the reason")
+    first, *others = columns(browser, "replicas")
+    assert (first["replica"], [one["replica"] for one in others]) == ("b", ["a", "c"])
+    assert (first["state"], [one["why"] for one in others]) == ("ejected", ["", ""])
+    assert "2 of 3 replicas up, 1 ejected" in text(browser, "age")
+    until(lambda: "refused" in columns(browser, "replicas")[0]["why"], "what the first probe was told")
+
+    # What is looked for is shown, and nothing else.
+    look = "filter.value = arguments[0]; filter.dispatchEvent(new Event('input'));"
+    browser.runs(look, "CHAT")
+    assert [one["replica"] for one in columns(browser, "replicas")] == ["a", "c"]
+    browser.runs(look, "eject")
+    assert [one["replica"] for one in columns(browser, "replicas")] == ["b"]
+    assert text(browser, "found") == "1 of the 3 shown"
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

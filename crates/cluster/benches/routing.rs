@@ -103,6 +103,27 @@ fn strangers(criterion: &mut Criterion) {
     }
 }
 
+/// What is said of names that nobody has, each of them another one.
+fn wrong_names(criterion: &mut Criterion) {
+    let now = Instant::now();
+    let mut group = criterion.benchmark_group("say that nobody serves it");
+    for (mixed, name) in [(false, "20 capabilities"), (true, "20 n capabilities")] {
+        for replicas in FLEETS {
+            let mut registry = fleet(replicas, mixed, now);
+            let mut number = 0_u64;
+            for (kind, asked) in [("a model", "model"), ("a host", "host")] {
+                group.bench_function(BenchmarkId::new(format!("{kind} of {name}"), replicas), |bencher| {
+                    bencher.iter(|| {
+                        number += 1;
+                        let query = Query::equal_to([(asked, format!("{asked}-{}{}", number % 10, number * 7919))]);
+                        registry.nobody(&query, 0)
+                    });
+                });
+            }
+        }
+    }
+}
+
 fn upkeep(criterion: &mut Criterion) {
     let now = Instant::now();
     let mut group = criterion.benchmark_group("upkeep");
@@ -140,6 +161,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(800));
-    targets = decisions, strangers, upkeep
+    targets = decisions, strangers, wrong_names, upkeep
 }
 criterion_main!(benches);

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use anyserve_core::{Capability, Query, Value, matches_of};
+use anyserve_core::{Capability, Names, Query, Value, matches_of};
 use slab::Slab;
 
 use self::cache::Cache;
@@ -30,6 +30,7 @@ use self::segments::Segments;
 pub struct CapabilityIndex {
     known: Slab<Known>,
     numbers: HashMap<Box<[u8]>, u32>,
+    names: Names,
     segments: Segments,
     changes: Changes,
     cache: Cache,
@@ -61,6 +62,7 @@ impl CapabilityIndex {
         }
         let number = narrow(self.known.insert(Known { capability: Arc::new(capability.clone()), users: 1 }));
         self.numbers.insert(spelled, number);
+        self.names.add(capability);
         self.segments.insert(number, &self.known);
         self.changes.push(number);
         number
@@ -75,6 +77,7 @@ impl CapabilityIndex {
         }
         let known = self.known.remove(wide(number));
         self.numbers.remove(&spelled(&known.capability));
+        self.names.remove(&known.capability);
         self.segments.remove(number, &self.known);
         self.changes.push(number);
         true
@@ -83,6 +86,11 @@ impl CapabilityIndex {
     /// The capability with this number, which somebody uses.
     pub fn capability(&self, number: u32) -> &Arc<Capability> {
         &self.known[wide(number)].capability
+    }
+
+    /// How many use the capability with this number.
+    pub fn users(&self, number: u32) -> usize {
+        wide(self.known[wide(number)].users)
     }
 
     /// Every capability with its number, in no order.
@@ -122,6 +130,11 @@ impl CapabilityIndex {
                 if models.is_empty() { find(&named("type", name)) } else { models }
             }
         }
+    }
+
+    /// What a query that selects nothing was meant to say, as [`Names::meant`] has it.
+    pub fn meant(&self, query: &Query) -> Option<String> {
+        self.names.meant(query)
     }
 
     fn cached(&mut self, query: &Query) -> Arc<[u32]> {

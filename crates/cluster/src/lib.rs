@@ -34,5 +34,5 @@ pub use health::Health;
 pub use holders::{Candidate, Standing};
 pub use index::CapabilityIndex;
 pub use message::{Announce, Answer, Heartbeat, Load, MessageError, Offer};
-pub use registry::{Counts, Handle, OfferView, Registry, ReplicaView, Resolved};
+pub use registry::{CapabilityView, Counts, Handle, OfferView, Registry, ReplicaView, Resolved};
 pub use route::{Call, Event, Route, Step, Target, UnexpectedEvent};

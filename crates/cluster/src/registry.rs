@@ -14,6 +14,7 @@
 mod adopt;
 mod choose;
 mod look;
+mod nobody;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,7 +32,10 @@ use crate::retired::Retired;
 use crate::{Announce, Answer, Heartbeat, Load, MessageError, Offer, RegistryConfig};
 
 pub(crate) use choose::Pick;
-pub use look::{OfferView, Resolved};
+pub use look::{CapabilityView, OfferView, Resolved};
+
+/// Characters that are kept of why a replica cannot be reached.
+const MAX_TROUBLE: usize = 200;
 
 /// The replicas of a fleet.
 #[derive(Debug)]
@@ -89,6 +93,10 @@ pub struct ReplicaView {
     pub draining: bool,
     /// How fit it is.
     pub health: Health,
+    /// Why it could not be reached last, where that is known and it is not up.
+    pub trouble: Option<Arc<str>>,
+    /// Another API server hears it, and it is known through the store.
+    pub adopted: bool,
     /// When it is believed to be gone.
     pub lease_until: Instant,
     /// How many capabilities it has.
@@ -221,6 +229,14 @@ impl Registry {
         self.set_health(handle.slot, replica.health.probed(good, now, &self.config));
     }
 
+    /// Why a replica cannot be reached, for whoever operates it. It is forgotten once the replica is up.
+    pub fn blame(&mut self, handle: Handle, why: &str) {
+        if self.get(handle).is_some_and(|replica| !replica.health.is_up()) {
+            let end = why.char_indices().nth(MAX_TROUBLE).map_or(why.len(), |(end, _)| end);
+            self.replicas[wide(handle.slot)].trouble = Some(why[..end].into());
+        }
+    }
+
     /// When [`expire`](Self::expire) or [`probes`](Self::probes) have something to do.
     pub fn next_due(&self) -> Option<Instant> {
         let first = |set: &BTreeSet<(Instant, u32)>| set.first().map(|(due, _)| *due);
@@ -310,6 +326,8 @@ impl Registry {
             lease_until,
             draining: announce.draining,
             health: Health::Up,
+            trouble: None,
+            adopted: false,
             hash: of_bytes(id.as_bytes()),
             offers: Vec::new(),
             up_at: None,
@@ -334,7 +352,7 @@ impl Registry {
     fn renew(&mut self, slot: u32, seq: u64, draining: bool, now: Instant) {
         let known = &mut self.replicas[wide(slot)];
         self.leases.remove(&(known.lease_until, slot));
-        (known.seq, known.lease_until) = (seq, now + self.config.lease);
+        (known.seq, known.lease_until, known.adopted) = (seq, now + self.config.lease, false);
         self.leases.insert((known.lease_until, slot));
         if std::mem::replace(&mut known.draining, draining) != draining {
             self.stand(slot);
@@ -434,6 +452,9 @@ impl Registry {
     fn set_health(&mut self, slot: u32, health: Health) {
         let known = &mut self.replicas[wide(slot)];
         let before = std::mem::replace(&mut known.health, health);
+        if health.is_up() {
+            known.trouble = None;
+        }
         before.due().map(|due| self.dues.remove(&(due, slot)));
         health.due().map(|due| self.dues.insert((due, slot)));
         if before.is_up() != health.is_up() {
@@ -474,6 +495,8 @@ impl Registry {
             endpoint: Arc::clone(&known.endpoint),
             draining: known.draining,
             health: known.health,
+            trouble: known.trouble.clone(),
+            adopted: known.adopted,
             lease_until: known.lease_until,
             capabilities: known.offers.len(),
         }

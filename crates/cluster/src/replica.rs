@@ -21,6 +21,10 @@ pub(crate) struct Replica {
     pub(crate) lease_until: Instant,
     pub(crate) draining: bool,
     pub(crate) health: Health,
+    /// Why it could not be reached last, while it is not up.
+    pub(crate) trouble: Option<Arc<str>>,
+    /// Another API server hears it.
+    pub(crate) adopted: bool,
     /// Of the id.
     pub(crate) hash: u64,
     pub(crate) offers: Vec<Held>,

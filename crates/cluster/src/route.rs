@@ -291,7 +291,7 @@ impl Route {
         }
     }
 
-    fn ask(&mut self, pick: Pick, registry: &Registry) -> Step {
+    fn ask(&mut self, pick: Pick, registry: &mut Registry) -> Step {
         match self.target(&pick, registry) {
             Some(target) => {
                 self.state = State::Asking(pick);
@@ -394,19 +394,13 @@ impl Route {
         Step::Over(end)
     }
 
-    fn give_up(&mut self, registry: &Registry) -> Step {
-        let (query, count) = (&self.query, registry.len());
-        let error = self.refused.take().unwrap_or_else(|| {
-            if self.unreached > 0 {
-                let message = format!("{} replicas for {query} could not be reached", self.unreached);
-                Error::new(Code::Unavailable, message).with_retry_after(registry.config().first_ejection)
-            } else if count == 0 {
-                let soon = registry.config().heartbeat * 2;
-                Error::new(Code::Unavailable, "no replica is registered yet").with_retry_after(soon)
-            } else {
-                Error::new(Code::NoCapability, format!("none of {count} replicas has a capability for {query}"))
-            }
-        });
+    fn give_up(&mut self, registry: &mut Registry) -> Step {
+        let error = match self.refused.take() {
+            // That one replica does not serve it is less than what is known here.
+            Some(error) if error.code != Code::NoCapability || registry.is_empty() => error,
+            None if self.unreached > 0 => registry.out_of_reach(&self.query, self.unreached),
+            _ => registry.nobody(&self.query, 0),
+        };
         self.over(Err(error))
     }
 

@@ -172,3 +172,84 @@ fn what_is_taken_over_keeps_to_the_limits() {
     registry.adopt(&announce("a", 1, 5, &[]), 5, now).unwrap();
     assert!(registry.adopt(&announce("b", 1, 5, &[]), 5, now).is_err());
 }
+
+#[test]
+fn who_hears_a_replica_is_known() {
+    let (mut registry, now) = (registry(), Instant::now());
+    let adopted = |registry: &Registry| registry.view("a").unwrap().adopted;
+    registry.adopt(&announce("a", 1, 5, &["type=x"]), 5, now).unwrap();
+    assert!(adopted(&registry));
+    registry.heartbeat(&heartbeat("a", 1, 6, 5, 1), now).unwrap();
+    assert!(!adopted(&registry), "it came here itself");
+    registry.adopt(&announce("a", 1, 7, &["type=x"]), 5, now).unwrap();
+    assert!(adopted(&registry));
+    registry.announce(&announce("a", 1, 8, &["type=x"]), now).unwrap();
+    assert!(!adopted(&registry));
+    assert!(registry.renew_adopted("a", 1, now) && adopted(&registry));
+}
+
+#[test]
+fn why_a_replica_is_out_of_reach_is_known_until_it_is_up() {
+    let (mut registry, now) = (registry(), Instant::now());
+    registry.announce(&announce("a", 1, 1, &["type=x"]), now).unwrap();
+    let handle = registry.view("a").unwrap().handle;
+    let trouble = |registry: &Registry| registry.view("a").unwrap().trouble.as_deref().map(str::to_owned);
+    registry.blame(handle, "it is up");
+    assert_eq!(trouble(&registry), None);
+    registry.eject(handle, now);
+    for (len, kept) in [(199, 199), (200, 200), (201, 200)] {
+        registry.blame(handle, &"é".repeat(len));
+        assert_eq!(trouble(&registry).unwrap().chars().count(), kept);
+    }
+    let due = registry.next_due().unwrap();
+    registry.probes(1, due);
+    registry.probed(handle, true, due);
+    assert_eq!(trouble(&registry), None);
+}
+
+#[test]
+fn capabilities_are_shown_with_all_who_offer_them() {
+    let (mut registry, now) = (registry(), Instant::now());
+    for (number, load) in [
+        Load { pending: 3, wait: Duration::from_millis(7), ..READY },
+        Load { pending: 2, wait: Duration::from_millis(5), ..READY },
+        Load { ready: false, ..READY },
+        Load { saturated: true, ..READY },
+        READY,
+        READY,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut said = announce(&format!("r{number}"), 1, 1, &["type=x"]);
+        (said.offers[0].load, said.draining) = (load, number == 5);
+        registry.announce(&said, now).unwrap();
+    }
+    registry.eject(registry.view("r4").unwrap().handle, now);
+    let [shown] = &registry.capability_views(10)[..] else { panic!("one capability") };
+    assert_eq!((shown.capability.to_string(), shown.replicas, shown.standings), ("type=x".into(), 6, [2, 1, 1, 1]));
+    assert_eq!((shown.pending, shown.wait), (5, Some(Duration::from_millis(5))));
+    registry.announce(&announce("more", 1, 1, &["type=y", "type=z"]), now).unwrap();
+    assert_eq!([0, 2, 3, 4].map(|max| registry.capability_views(max).len()), [0, 2, 3, 3]);
+}
+
+#[test]
+fn somebody_is_found_for_a_question_without_a_turn_being_taken() {
+    let (mut registry, now) = (registry(), Instant::now());
+    assert_eq!(registry.anybody(&query("type=x"), now), None);
+    registry.announce(&announce("a", 1, 1, &["type=x"]), now).unwrap();
+    registry.announce(&announce("b", 1, 1, &["type=x"]), now).unwrap();
+    let found = registry.anybody(&query("type=x"), now).unwrap();
+    assert_eq!((&*found.replica.id, found.capability.unwrap().to_string()), ("a", "type=x".to_owned()));
+    let turns: Vec<_> = (0..4)
+        .map(|_| {
+            registry.anybody(&query("type=x"), now).unwrap();
+            resolved(&mut registry, "type=x", &[], now).unwrap().0
+        })
+        .collect();
+    assert_eq!(turns.iter().filter(|id| **id == "a").count(), 2, "{turns:?}");
+    registry.eject(registry.view("a").unwrap().handle, now);
+    assert_eq!(&*registry.anybody(&query("type=x"), now).unwrap().replica.id, "b");
+    registry.eject(registry.view("b").unwrap().handle, now);
+    assert_eq!(registry.anybody(&query("type=x"), now), None);
+}

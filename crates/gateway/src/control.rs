@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use anyserve_core::{Code, Error};
+use anyserve_core::Error;
 use anyserve_proto::v1::registry_server::RegistryServer;
 use anyserve_server::AdminToken;
-use anyserve_server::common::{Peer, check_cluster, failed, not_allowed, status_of, unknown};
+use anyserve_server::parts::http::{failed, not_allowed, unknown};
+use anyserve_server::parts::{Peer, Reflection, Services, check_cluster, status_of};
 use axum::Router;
 use axum::body::Body;
 use futures_util::FutureExt;
@@ -24,14 +25,17 @@ use crate::{Fleet, GatewayConfig};
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
     router: Router,
+    services: Services,
+    reflection: Reflection,
     cluster_token: Option<AdminToken>,
 }
 
 // === impl Control ===
 
 impl Control {
-    pub(crate) fn new(config: &GatewayConfig, fleet: &Arc<Fleet>) -> Self {
-        let seen = Arc::new(Seen::new(Arc::clone(fleet), config.leaving.clone()));
+    /// `services` are those of the port.
+    pub(crate) fn new(config: &GatewayConfig, fleet: &Arc<Fleet>, services: Services) -> Self {
+        let seen = Arc::new(Seen::new(Arc::clone(fleet), config));
         let service = RegistryService::new(Arc::clone(fleet), config.leaving.clone());
         let of_replicas = RegistryServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE);
         let of_everybody = RegistryServer::new(service).max_decoding_message_size(MAX_QUESTION);
@@ -42,7 +46,8 @@ impl Control {
             .merge(pages::router().with_state(seen))
             .fallback(unknown)
             .method_not_allowed_fallback(not_allowed);
-        Self { router, cluster_token: config.cluster_token.clone() }
+        let reflection = Reflection::new(&services, &config.leaving);
+        Self { router, services, reflection, cluster_token: config.cluster_token.clone() }
     }
 
     /// Answers a request of `peer` that is no request for a replica, also one on a path that there is not.
@@ -52,11 +57,21 @@ impl Control {
         if let Err(error) = self.check(&request, grpc) {
             return refusal(&error, grpc);
         }
-        let answer = self.router.clone().oneshot(request.map(Body::new));
-        match AssertUnwindSafe(answer).catch_unwind().await {
-            Ok(answer) => answer.unwrap_or_else(|never| match never {}),
+        let uri = request.uri().clone();
+        match AssertUnwindSafe(self.call(request)).catch_unwind().await {
+            Ok(answer) => {
+                self.services.missed(answer.headers(), uri.path()).map_or(answer, |error| refusal(&error, grpc))
+            }
             Err(_) => refusal(&Error::internal("the server failed on this request"), grpc),
         }
+    }
+
+    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        if Reflection::takes(request.uri().path()) {
+            return self.reflection.answer(request).await.map(Body::new);
+        }
+        let answer = self.router.clone().oneshot(request.map(Body::new)).await;
+        answer.unwrap_or_else(|never| match never {})
     }
 
     /// Whether this request may be answered: by who asks, and for gRPC by whether there is such a method.
@@ -65,10 +80,8 @@ impl Control {
         if registry::is_for_replicas(path) {
             check_cluster(self.cluster_token.as_ref(), request.headers(), request.extensions())?;
         }
-        if grpc && !path.starts_with(registry::SERVICE) {
-            return Err(Error::new(Code::Unsupported, format!("unknown method {path}")));
-        }
-        Ok(())
+        let known = !grpc || path.starts_with(registry::SERVICE) || Reflection::takes(path);
+        if known { Ok(()) } else { Err(self.services.unknown(path)) }
     }
 }
 

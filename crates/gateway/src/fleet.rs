@@ -12,7 +12,7 @@ use anyserve_cluster::{
     Announce, Answer, Call, Event, Handle, Heartbeat, MessageError, OfferView, Registry, RegistryConfig, ReplicaView,
     Resolved, Route, Step,
 };
-use anyserve_core::{Code, Error, Query};
+use anyserve_core::{Error, Query};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -113,19 +113,12 @@ impl Fleet {
     /// Who a request should go to that somebody else sends.
     ///
     /// # Errors
-    /// `UNAVAILABLE` while nobody is registered, `NO_CAPABILITY` if nobody serves it who is not to be avoided.
+    /// [`Registry::nobody`]: `UNAVAILABLE` while nobody is registered, `NO_CAPABILITY` if nobody serves it who is not to be
+    /// avoided.
     pub fn resolve(&self, query: &Query, keys: &Keys, avoid: &[Arc<str>]) -> Result<Resolved, Error> {
-        let (found, count, soon) = self.with(|registry, now| {
+        self.with(|registry, now| {
             let found = registry.resolve(query, avoid, &*self.policy, keys, now);
-            (found, registry.len(), registry.config().heartbeat * 2)
-        });
-        found.ok_or_else(|| match (count, avoid.len()) {
-            (0, _) => Error::new(Code::Unavailable, "no replica is registered yet").with_retry_after(soon),
-            (_, 0) => Error::new(Code::NoCapability, format!("none of {count} replicas has a capability for {query}")),
-            (_, avoided) => Error::new(
-                Code::NoCapability,
-                format!("none of {count} replicas, {avoided} of which are to be avoided, has a capability for {query}"),
-            ),
+            found.ok_or_else(|| registry.nobody(query, avoid.len()))
         })
     }
 

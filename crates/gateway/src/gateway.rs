@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyserve_server::Answers;
+use anyserve_server::parts::{Reflection, Services};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -12,6 +13,9 @@ use crate::body::{Body, boxed};
 use crate::control::Control;
 use crate::proxy::Proxy;
 use crate::{Fleet, GatewayConfig, ReplicaTlsError};
+
+/// The services on an API server's port, but reflection.
+const SERVICES: [&str; 3] = ["inference.GRPCInferenceService", "anyserve.v1.Registry", "grpc.health.v1.Health"];
 
 /// An API server's answers.
 #[derive(Debug)]
@@ -28,8 +32,9 @@ impl Gateway {
     /// # Errors
     /// [`ReplicaTlsError`] if there is a file of replicas' authorities that cannot be used.
     pub fn try_new(config: &GatewayConfig, fleet: Arc<Fleet>) -> Result<Arc<Self>, ReplicaTlsError> {
-        let control = Arc::new(Control::new(config, &fleet));
-        let proxy = Proxy::try_new(&config.proxy, fleet, config.leaving.clone())?;
+        let services = Services::new(SERVICES.into_iter().chain(Reflection::SERVICES));
+        let control = Arc::new(Control::new(config, &fleet, services.clone()));
+        let proxy = Proxy::try_new(&config.proxy, fleet, services, config.leaving.clone())?;
         Ok(Arc::new(Self { proxy, control }))
     }
 

@@ -8,17 +8,19 @@ mod status;
 
 use std::sync::Arc;
 
-use anyserve_server::common::Pulse;
+use anyserve_server::parts::pages::Pulse;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 
-use crate::Fleet;
+use crate::{Fleet, GatewayConfig};
 
 /// What pages look at.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) leaving: CancellationToken,
+    /// The version of this server.
+    pub(crate) version: String,
     /// Who watches the status.
     pub(crate) pulse: Pulse,
 }
@@ -32,8 +34,9 @@ pub(crate) fn router() -> Router<Arc<Seen>> {
 // === impl Seen ===
 
 impl Seen {
-    pub(crate) fn new(fleet: Arc<Fleet>, leaving: CancellationToken) -> Self {
-        Self { fleet, leaving, pulse: Pulse::new() }
+    pub(crate) fn new(fleet: Arc<Fleet>, config: &GatewayConfig) -> Self {
+        let (leaving, version) = (config.leaving.clone(), config.proxy.version.clone());
+        Self { fleet, leaving, version, pulse: Pulse::new() }
     }
 
     /// Whether this server has begun to leave.

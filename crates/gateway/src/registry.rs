@@ -19,7 +19,7 @@ pub(crate) mod write;
 
 pub(crate) use grpc::RegistryService;
 pub(crate) use http::router;
-pub(crate) use listing::{health, standing};
+pub(crate) use listing::{health, heard, standing, state, why};
 pub(crate) use pairs::Pairs;
 
 /// Largest message of a replica, in bytes: every capability that it may announce, with every text as long as it may be.

@@ -7,6 +7,7 @@ mod support;
 use anyserve_cluster::{Event, RegistryConfig, Step, Trip};
 use anyserve_core::Query;
 use anyserve_gateway::GatewayConfig;
+use anyserve_proto::v1::RegisterRequest;
 use anyserve_server::AdminToken;
 use serde_json::{Value, json};
 use support::{Running, registration, start, start_with, watchdog};
@@ -89,9 +90,74 @@ async fn everybody_is_listed_by_id_and_a_selector_leaves_out_who_does_not_match(
 }
 
 #[tokio::test]
+async fn a_long_list_is_told_page_by_page() {
+    let server = start();
+    let mut client = server.registry().await;
+    for (id, kinds) in [("b", &["x"][..]), ("a", &["x"]), ("c", &["y"]), ("d", &["x"])] {
+        client.register(registration(id, 1, 1, kinds)).await.unwrap();
+    }
+    let page = async |query: &str| {
+        let (_, listed) = server.json(&format!("GET /registry?{query}"), "").await;
+        let ids = listed["replicas"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned());
+        (ids.collect::<Vec<_>>(), listed["next"].as_str().map(str::to_owned), listed["count"].clone())
+    };
+    let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(page("limit=3").await, (owned(&["a", "b", "c"]), Some("c".into()), json!(4)));
+    assert_eq!(page("limit=3&after=c").await, (owned(&["d"]), None, json!(4)));
+    assert_eq!(page("limit=4").await, (owned(&["a", "b", "c", "d"]), None, json!(4)));
+    assert_eq!(page("limit=2&capability=type%3Dx").await, (owned(&["a", "b"]), Some("b".into()), json!(4)));
+    assert_eq!(page("limit=2&capability=type%3Dx&after=b").await.0, ["d"]);
+    for (limit, status) in [("0", 400), ("1", 200), ("5000", 200), ("5001", 400), ("x", 400)] {
+        assert_eq!(server.json(&format!("GET /registry?limit={limit}"), "").await.0, status, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_ejected_is_told_first_and_why() {
+    let server = start();
+    let mut client = server.registry().await;
+    for id in ["a", "b", "c", "d"] {
+        let said = registration(id, 1, 1, &["x"]);
+        client.register(RegisterRequest { draining: id == "d", ..said }).await.unwrap();
+    }
+    server.fleet.with(|registry, now| {
+        let handle = registry.view("b").unwrap().handle;
+        registry.eject(handle, now);
+        registry.blame(handle, "the connection was refused");
+    });
+    let status = first_status(&server).await;
+    let ids: Vec<_> = status["replicas"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["b", "d", "a", "c"]);
+    assert_eq!(status["states"], json!({"up": 2, "draining": 1, "ejected": 1, "probing": 0}));
+    let (ejected, other) = (&status["replicas"][0], &status["replicas"][2]);
+    let why = ejected["why"].as_str().unwrap();
+    assert!(why.starts_with("the connection was refused; tried once in vain, it is asked again in 0."), "{why}");
+    assert_eq!((&other["state"], &other["why"], &other["heard"]), (&json!("up"), &Value::Null, &json!("here")));
+    let of_all = json!([{"capability": "type=x", "replicas": 4, "ready": 2, "cold": 0, "saturated": 0, "ejected": 1,
+        "pending": 0, "wait_ms": 0.0}]);
+    assert_eq!((&status["capabilities"], &status["more_capabilities"]), (&of_all, &json!(0)));
+    let (_, listed) = server.json("GET /registry", "").await;
+    assert_eq!(listed["replicas"][1]["state"], "ejected");
+}
+
+/// The first event of `/status`.
+async fn first_status(server: &Running) -> Value {
+    let mut stream = BufReader::new(TcpStream::connect(server.address).await.unwrap());
+    stream.write_all(b"GET /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut line = String::new();
+    while !line.starts_with("data: ") {
+        line.clear();
+        assert!(watchdog(stream.read_line(&mut line)).await.unwrap() > 0);
+    }
+    serde_json::from_str(line.strip_prefix("data: ").unwrap()).unwrap()
+}
+
+#[tokio::test]
 async fn a_route_avoids_who_was_tried_and_says_why_there_is_none() {
     let server = start();
-    assert_eq!(server.json("GET /route?type=x", "").await.0, 503);
+    let (status, answer) = server.json("GET /route?type=x", "").await;
+    assert_eq!(status, 503);
+    assert!(answer["error"].as_str().unwrap().contains("anyserve serve app:app --api-server URL"), "{answer}");
     register(&server, "a").await;
     register(&server, "b").await;
     let (_, route) = server.json("GET /route?type=x&avoid=a", "").await;
@@ -100,7 +166,10 @@ async fn a_route_avoids_who_was_tried_and_says_why_there_is_none() {
     let (status, answer) = server.json("GET /route?type=x&avoid=a&avoid=b", "").await;
     assert_eq!(status, 404);
     assert!(answer["error"].as_str().unwrap().contains("2 of which are to be avoided"), "{answer}");
-    assert_eq!(server.json("GET /route?type=z", "").await.0, 404);
+    let (status, answer) = server.json("GET /route?model=xx", "").await;
+    let message = "no replica serves model 'xx': did you mean 'x'? GET /registry lists what 2 replicas offer; \
+                   GET /explain says why";
+    assert_eq!((status, answer), (404, json!({ "error": message })));
 }
 
 #[tokio::test]
@@ -162,6 +231,8 @@ async fn metrics_count_replicas_messages_and_routed_requests() {
         "anyserve_routed_delegations_total 0",
         "anyserve_routed_questions_total 0",
         "anyserve_routed_unreached_total 1",
+        r#"anyserve_api_server{version=""#,
+        r#"policy="least-wait"} 1"#,
         "anyserve_store_connected 1",
         "anyserve_draining 0",
         "# EOF",
@@ -208,7 +279,7 @@ async fn the_status_tells_all_replicas_once_a_second_and_ends_when_the_server_le
     let status: Value = serde_json::from_str(line).unwrap();
     assert_eq!((&status["count"], &status["up"], &status["store"]), (&json!(1), &json!(1), &json!("memory")));
     let expected = json!([{"capability": "fast=true,ratio=0.5,size=7,type=x", "standing": "ready", "pending": 3,
-        "wait_ms": 2.0}]);
+        "wait_ms": 1.5}]);
     assert_eq!(status["replicas"][0]["capabilities"], expected);
 }
 

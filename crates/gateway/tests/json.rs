@@ -7,7 +7,8 @@ mod scripted;
 use anyserve_cluster::policy::RoundRobin;
 use anyserve_gateway::ProxyConfig;
 use anyserve_proto::inference::model_infer_response::InferOutputTensor;
-use anyserve_proto::inference::{ModelInferRequest, ModelInferResponse};
+use anyserve_proto::inference::model_metadata_response::TensorMetadata;
+use anyserve_proto::inference::{ModelInferRequest, ModelInferResponse, ModelMetadataResponse};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use scripted::replica::{data, hand_back, hang, pieces_and_silence, response, status};
@@ -62,6 +63,94 @@ async fn a_request_in_either_form_is_answered_as_kserve_does() {
     until(|| world.in_flight() == 0).await;
 }
 
+/// A model that declares FP32 for `x` and nothing for `n`, and takes `x` as nothing else than `takes`.
+async fn typed(call: Call, takes: &str) -> Reply {
+    if call.path.ends_with("ModelMetadata") {
+        let tensor = |name: &str, datatype: &str| TensorMetadata {
+            name: name.into(),
+            datatype: datatype.into(),
+            shape: vec![-1],
+        };
+        let inputs = vec![tensor("x", "FP32"), tensor("n", "")];
+        let told = ModelMetadataResponse { name: "m".into(), inputs, ..Default::default() };
+        return data([raw::framed(&told).into()], &[("grpc-status", "0")]);
+    }
+    let request = call.request();
+    let (datatype, name) = (&request.inputs[0].datatype, &request.inputs[0].name);
+    if name == "x" && datatype != takes {
+        let message = format!("input 'x' for model 'm' has datatype {datatype}, expected {takes}").replace(' ', "%20");
+        return status(&[("grpc-status", "3"), ("grpc-message", &message), ("x-anyserve-code", "INVALID_INPUT")]);
+    }
+    data([raw::framed(&mirrored(request)).into()], &[("grpc-status", "0")])
+}
+
+/// How often a replica was asked what the inputs of a model are.
+fn asked(replica: &scripted::Replica) -> usize {
+    replica.seen().iter().filter(|(path, ..)| path.ends_with("ModelMetadata")).count()
+}
+
+#[tokio::test]
+async fn an_input_without_a_datatype_has_the_declared_one_which_is_asked_for_once() {
+    let world = start();
+    let replica = world.replica("a", &["model=m"], |call| typed(call, "FP32")).await;
+    let post = |path: &'static str, body: &'static str| raw::post(world.address, path, &[], body);
+    for _ in 0..3 {
+        let answer = post("/infer", r#"{"model": "m", "inputs": {"x": [1, 2.5], "n": [1]}}"#).await;
+        assert_eq!(answer.http, 200, "{}", answer.text());
+        let outputs = &answer.json()["outputs"];
+        assert_eq!((&outputs[0]["datatype"], &outputs[0]["data"]), (&json!("FP32"), &json!([1.0, 2.5])));
+        assert_eq!(outputs[1]["datatype"], "INT64", "nothing is declared");
+    }
+    let capability =
+        post("/infer", r#"{"capability": {"model": "m"}, "inputs": [{"name": "x", "data": [[1]]}]}"#).await;
+    assert_eq!(capability.json()["outputs"][0]["datatype"], "FP32");
+    assert_eq!(asked(&replica), 1);
+    let far = post("/infer", r#"{"model": "m", "inputs": {"x": [1, 1e39]}}"#).await;
+    let message = "input 'x': element 1: 1e39 is out of range for FP32, which the model declares";
+    assert_eq!((far.http.as_u16(), far.code(), far.json()), (400, Some("INVALID_INPUT"), json!({ "error": message })));
+    let long = r#"{"model": "m", "inputs": [{"name": "n", "datatype": "FP32", "data": [1]}]}"#;
+    assert_eq!(post("/infer", long).await.json()["outputs"][0]["datatype"], "FP32");
+    until(|| world.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_says_its_datatypes_asks_nothing() {
+    let world = start();
+    let replica = world.replica("a", &["model=m"], |call| typed(call, "FP32")).await;
+    let body = r#"{"model": "m", "inputs": [{"name": "x", "datatype": "FP32", "data": [1]}]}"#;
+    assert_eq!(raw::post(world.address, "/infer", &[], body).await.http, 200);
+    assert_eq!(asked(&replica), 0);
+}
+
+#[tokio::test]
+async fn a_guess_that_is_refused_is_told_and_made_anew() {
+    let world = start();
+    let replica = world.replica("a", &["model=m"], |call| typed(call, "INT8")).await;
+    for times in 1..=2 {
+        let refused = raw::post(world.address, "/infer", &[], r#"{"model": "m", "inputs": {"x": [1]}}"#).await;
+        let message = "input 'x' for model 'm' has datatype FP32, expected INT8; it was given without a datatype and taken \
+                       for FP32: say which in the long form, {\"name\": \"x\", \"datatype\": …, \"data\": …}";
+        assert_eq!((refused.http.as_u16(), refused.json()), (400, json!({ "error": message })));
+        assert_eq!(asked(&replica), times);
+    }
+    let own = r#"{"model": "m", "inputs": [{"name": "x", "datatype": "FP32", "data": [1]}]}"#;
+    let refused = raw::post(world.address, "/infer", &[], own).await;
+    assert_eq!(refused.json(), json!({"error": "input 'x' for model 'm' has datatype FP32, expected INT8"}));
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_tell_its_inputs_gets_what_the_elements_suggest() {
+    let world = start();
+    let serve = async |call: Call| match call.path.ends_with("ModelMetadata") {
+        true => status(&[("grpc-status", "12"), ("grpc-message", "what")]),
+        false => echo(call).await,
+    };
+    let replica = world.replica("a", &["model=m"], serve).await;
+    let answer = raw::post(world.address, "/infer", &[], r#"{"model": "m", "inputs": {"x": [1.5]}}"#).await;
+    assert_eq!(answer.json()["outputs"][0]["datatype"], "FP64");
+    assert_eq!(asked(&replica), 1);
+}
+
 #[tokio::test]
 async fn the_query_comes_from_headers_then_the_capability_then_the_model() {
     let world = start();
@@ -79,7 +168,8 @@ async fn the_query_comes_from_headers_then_the_capability_then_the_model() {
     assert_eq!((nothing.http.as_u16(), nothing.code()), (400, Some("INVALID_INPUT")));
     let nobody = post(&[], json!({"model": "nobody", "inputs": {}})).await;
     assert_eq!((nobody.http.as_u16(), nobody.code()), (404, Some("NO_CAPABILITY")));
-    assert_eq!(nobody.json(), json!({"error": "none of 2 replicas has a capability for model 'nobody'"}));
+    let message = "no replica serves model 'nobody'; GET /registry lists what 2 replicas offer; GET /explain says why";
+    assert_eq!(nobody.json(), json!({ "error": message }));
 }
 
 #[tokio::test]

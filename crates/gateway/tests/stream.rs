@@ -115,7 +115,8 @@ async fn the_first_answer_waits_until_every_earlier_request_has_begun_to_answer(
     assert_eq!(stream.told().await, told("first"));
     assert_eq!(stream.told().await, told("second"));
     let (id, error) = stream.told().await;
-    assert_eq!((&*id, &*error), ("third", "none of 2 replicas has a capability for model 'nobody'"));
+    let message = "no replica serves model 'nobody'; GET /registry lists what 2 replicas offer; GET /explain says why";
+    assert_eq!((&*id, &*error), ("third", message));
 }
 
 #[tokio::test]

@@ -43,16 +43,6 @@ pub use threads::Threads;
 pub use tls::TlsError;
 pub use token::{AdminToken, AdminTokenError};
 
-/// What the answers of every port of AnyServe have in common, whoever gives them.
-pub mod common {
-    pub use crate::grpc::status_of;
-    pub use crate::guard::{Peer, check_cluster};
-    pub use crate::http::{answer, error, failed, not_allowed, unknown};
-    pub use crate::http::{page::STYLE, page::file};
-    pub use crate::metrics::encode;
-    pub use crate::pulse::Pulse;
-}
-
 /// What is behind the ingress: it answers requests, tells what it can serve, and takes orders.
 ///
 /// Implemented by itself for every such service. Dropping the service's future, or the [`anyserve_core::Responses`]

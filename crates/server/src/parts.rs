@@ -1,16 +1,40 @@
 //! What another ingress, such as the API server's, shares with this one, so that both say the same in the same words.
+//!
+//! ```text
+//! calls    CallHead, Budget: how the head of a call is read, and what its bytes cost
+//!          succeeded, failed, status_of, stream_error: how its end is told
+//! methods  Services, Reflection: which services a port has, and what it says of others
+//! guard    Peer, check_cluster: who may say what
+//! http     answers and errors of plain HTTP
+//! pages    style, files, events and metrics of what operators see
+//! ```
+//!
+//! All of it says; nothing of it decides who gets a request.
 
 use std::any::Any;
 
+use ::http::HeaderMap;
 use anyserve_core::{Error, Parameter};
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
 use bytes::Bytes;
-use http::{HeaderMap, Response};
 
 pub use crate::body::Chunks;
 pub use crate::budget::{Budget, Charge};
-pub use crate::grpc::CallHead;
-use crate::{grpc, http as rest, route};
+pub use crate::grpc::{CallHead, Reflection, Services, status_of};
+pub use crate::guard::{Peer, check_cluster};
+use crate::{grpc, route};
+
+/// Plain HTTP: JSON, and the one form of errors.
+pub mod http {
+    pub use crate::http::{answer, error, failed, not_allowed, unknown};
+}
+
+/// What operators see of a port.
+pub mod pages {
+    pub use crate::http::page::{STYLE, file};
+    pub use crate::metrics::encode;
+    pub use crate::pulse::Pulse;
+}
 
 /// The trailers of a call that ended well.
 pub fn succeeded() -> HeaderMap {
@@ -30,11 +54,6 @@ pub fn parameter(choice: ParameterChoice) -> Parameter {
 /// The message that tells of a failed request inside a `ModelStreamInfer` call, framed.
 pub fn stream_error(error: &Error, id: &str) -> Bytes {
     grpc::stream_error(error, id)
-}
-
-/// The answer over HTTP to a request that failed: the one form of errors, with the code and when to come back.
-pub fn failed_http(error: &Error) -> Response<axum::body::Body> {
-    rest::failed(error)
 }
 
 /// What becomes of a panic: one line in the log, and an error that tells nothing of the inside.

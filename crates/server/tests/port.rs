@@ -73,10 +73,14 @@ async fn unknown_paths_and_methods_are_errors_in_json() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
+async fn an_unknown_method_is_unimplemented_and_named_with_the_services_that_there_are() {
     let server = start().await;
-    for method in ["inference.GRPCInferenceService/Nothing", "other.Service/Call"] {
-        assert_eq!(raw::call(server.address, method, &[], vec![0; 5]).await.status(), "12", "{method}");
+    for method in ["inference.GRPCInferenceService/Nothing", "other.Service/Call", "grpc.health.v1.Health/Nothing"] {
+        let answer = raw::call(server.address, method, &[], vec![0; 5]).await;
+        assert_eq!(answer.status(), "12", "{method}");
+        let message = answer.headers["grpc-message"].to_str().unwrap().replace("%20", " ");
+        let expected = format!("unknown method /{method}; the services here are inference.GRPCInferenceService, ");
+        assert!(message.starts_with(&expected), "{message}");
     }
 }
 
@@ -179,7 +183,10 @@ async fn reflection_lists_the_services_and_does_not_hold_up_the_drain() {
     let answer = watchdog(answers.message()).await.unwrap().unwrap().message_response.unwrap();
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
-    assert!(names.contains(&"inference.GRPCInferenceService") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+    for name in ["inference.GRPCInferenceService", "grpc.health.v1.Health", "anyserve.v1.Replica"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(!names.contains(&"anyserve.v1.Registry"), "that is an API server's: {names:?}");
     server.begin_to_leave();
     assert!(watchdog(answers.message()).await.unwrap().is_none());
     assert_eq!(server.drained().await, Drained::Clean);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Query};
+use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Names, Query};
 use anyserve_sched::GroupId;
 
 use crate::group::WorkerGroup;
@@ -82,9 +82,14 @@ impl Routes {
     fn none(&self, query: &Query) -> Error {
         let served: Vec<_> = self.routes.iter().take(20).map(|route| route.handler.capability.to_string()).collect();
         let served = served.join(" | ");
+        let mut names = Names::default();
+        self.capabilities().for_each(|capability| names.add(capability));
+        let meant = names.meant(query).map_or(";".to_owned(), |meant| format!(": did you mean '{meant}'?"));
         let message = match query {
-            Query::Model(name) => format!("Request for unknown model: '{name}' is not found; served here: {served}"),
-            Query::All(_) => format!("no capability matches {query}; served here: {served}"),
+            Query::Model(name) => {
+                format!("Request for unknown model: '{name}' is not found{meant} served here: {served}")
+            }
+            Query::All(_) => format!("no capability matches {query}{meant} served here: {served}"),
         };
         Error::new(Code::NoCapability, message)
     }
@@ -184,6 +189,10 @@ mod tests {
         assert_eq!(error.code, Code::NoCapability);
         let message =
             "Request for unknown model: 'nothing' is not found; served here: model=echo,type=chat | type=embed";
+        assert_eq!(error.message, message);
+        let error = routes.candidates(&Query::model("ecoh"), "").unwrap_err();
+        let message = "Request for unknown model: 'ecoh' is not found: did you mean 'echo'? \
+                       served here: model=echo,type=chat | type=embed";
         assert_eq!(error.message, message);
         let error = routes.candidates(&Query::parse("type=code").unwrap(), "2").unwrap_err();
         assert_eq!(error.message, "no capability matches 'type=code'; served here: model=echo,type=chat | type=embed");

@@ -18,14 +18,18 @@ def headline(status: Mapping[str, Any], up_for: str) -> str:
     """Say in a line what the API server does."""
     phase = "draining" if status["draining"] else "serving"
     store = ", store disconnected" if status["store"] == "disconnected" else ""
-    replicas = f"{status['up']} of {counted(status['count'], 'replica')} up"
+    wrong = [f", {count} {state}" for state, count in status["states"].items() if state != "up" and count]
+    replicas = f"{status['up']} of {counted(status['count'], 'replica')} up{''.join(wrong)}"
     return f"{phase}{store}, up for {up_for}, {replicas}, policy {status['policy']}, {status['in_flight']} in flight"
 
 
 def replicas(status: Mapping[str, Any]) -> Table:
-    """Lay out the replicas."""
-    columns = ("replica", "endpoint", "state", "lease", "pending", "capabilities")
-    return Table(columns, [_replica(one) for one in status["replicas"]])
+    """Lay out the replicas: those that are not up are first. What there are more of is counted in the last row."""
+    columns = ("replica", "state", "pending", "slots", "lease", "endpoint", "capabilities")
+    rows = [_replica(one) for one in status["replicas"]]
+    if more := status["count"] - len(rows):
+        rows.append((f"and {more} more", *[""] * (len(columns) - 1)))
+    return Table(columns, rows)
 
 
 def _replica(one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -33,10 +37,11 @@ def _replica(one: Mapping[str, Any]) -> tuple[str, ...]:
     serves += [f"{one['more']} more"] if one["more"] else []
     return (
         printable(one["id"]),
-        printable(one["endpoint"]),
-        "draining" if one["draining"] else one["health"],
-        f"{one['lease_s']:.1f} s",
+        f"{one['state']}: {printable(one['why'])}" if one["why"] else one["state"],
         str(one["pending"]),
+        str(one["slots"]),
+        f"{one['lease_s']:.1f} s",
+        printable(one["endpoint"]),
         ", ".join(serves) or _NONE,
     )
 

@@ -23,11 +23,6 @@ pub struct Keys {
 // === impl Keys ===
 
 impl Keys {
-    /// The keys of a request of this session, of which nothing else is known; of none if the text is empty.
-    pub fn of_session(session: &str) -> Self {
-        Self { session: (!session.is_empty()).then(|| of_bytes(session.as_bytes())), prefix: None }
-    }
-
     /// Reads the header `x-anyserve-session`, the first of that name, and the first bytes of the first input.
     ///
     /// The prompt is the first element of an input of datatype BYTES, or else its data as it is, such as token ids. Of
@@ -41,7 +36,7 @@ impl Keys {
         Self::new(session.map(|(_, text)| text.as_str()), prompt)
     }
 
-    /// What belongs to a session and begins like this. Of the prompt its first [`BLOCK`] times [`BLOCKS`] bytes are
+    /// What belongs to a session, unless its name is empty, and begins like this. Of the prompt its first [`BLOCK`] times [`BLOCKS`] bytes are
     /// enough.
     pub fn new(session: Option<&str>, prompt: Option<&[u8]>) -> Self {
         let session = session.filter(|text| !text.is_empty());

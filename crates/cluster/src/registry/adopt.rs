@@ -20,7 +20,11 @@ impl Registry {
         if self.has_announced(newest, announced) {
             let loads = newest.offers.iter().map(|offer| offer.load).collect();
             let (id, epoch, seq, draining) = (newest.id.clone(), newest.epoch, newest.seq, newest.draining);
-            return self.heartbeat(&Heartbeat { id, epoch, seq, announced, draining, loads }, now);
+            let answer = self.heartbeat(&Heartbeat { id, epoch, seq, announced, draining, loads }, now)?;
+            if matches!(answer, Answer::Accepted | Answer::AnnounceAgain) {
+                self.adopted(&newest.id);
+            }
+            return Ok(answer);
         }
         if !self.slots.contains_key(newest.id.as_str()) {
             self.retired.forgive(&newest.id, newest.epoch);
@@ -28,6 +32,7 @@ impl Registry {
         let answer = self.announce(newest, now)?;
         if let (Answer::Accepted, Some(slot)) = (answer, self.slots.get(newest.id.as_str())) {
             self.replicas[wide(*slot)].announced = announced;
+            self.adopted(&newest.id);
         }
         Ok(answer)
     }
@@ -41,8 +46,16 @@ impl Registry {
         let (same, seq, draining) = (known.epoch == epoch, known.seq, known.draining);
         if same {
             self.renew(slot, seq, draining, now);
+            self.adopted(id);
         }
         same
+    }
+
+    /// Somebody else hears it.
+    fn adopted(&mut self, id: &str) {
+        if let Some(slot) = self.slots.get(id) {
+            self.replicas[wide(*slot)].adopted = true;
+        }
     }
 
     /// Whether exactly this announcement is known already.

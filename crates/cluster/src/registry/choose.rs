@@ -17,7 +17,7 @@ const RELAXED: usize = 8;
 /// Equally specific capabilities, whose holders are all looked at, at most, unless the policy needs all of them.
 const WINDOW: usize = 64;
 /// Standings that requests go to without need, in the order in which they are looked at.
-const UP: [Standing; 3] = [Standing::Ready, Standing::Cold, Standing::Saturated];
+pub(super) const UP: [Standing; 3] = [Standing::Ready, Standing::Cold, Standing::Saturated];
 
 /// A replica that was chosen, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

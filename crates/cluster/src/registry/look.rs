@@ -1,14 +1,19 @@
 //! What a registry tells of its replicas, and whom it would choose, without a request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyserve_core::{Capability, Query};
 
+use super::choose::UP;
 use super::{Registry, ReplicaView};
 use crate::index::wide;
+use crate::list::List;
 use crate::policy::{Keys, Policy};
 use crate::{Load, Standing};
+
+/// Equally specific capabilities of which somebody is looked for who has one, at most.
+const LOOKED_AT: usize = 64;
 
 /// One capability of a replica, as it is known now.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +30,21 @@ pub struct OfferView {
     pub standing: Option<Standing>,
     /// The replica itself denied it since it announced it.
     pub denied: bool,
+}
+
+/// A capability, and how those are that offer it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CapabilityView {
+    /// What is served.
+    pub capability: Arc<Capability>,
+    /// Replicas that offer it, with those that no request goes to: they leave, or denied it.
+    pub replicas: usize,
+    /// Replicas by standing: ready, cold, saturated, ejected.
+    pub standings: [usize; 4],
+    /// Requests that wait or run at all that requests go to.
+    pub pending: u64,
+    /// The shortest wait at those that are ready; `None` if nobody is.
+    pub wait: Option<Duration>,
 }
 
 /// Who a request should go to.
@@ -54,6 +74,24 @@ impl Registry {
         known.offers.iter().map(view).collect()
     }
 
+    /// The capabilities that are registered, `max` at most, in no order.
+    pub fn capability_views(&self, max: usize) -> Vec<CapabilityView> {
+        self.index.iter().take(max).map(|(number, capability)| self.capability_view(number, capability)).collect()
+    }
+
+    fn capability_view(&self, number: u32, capability: &Arc<Capability>) -> CapabilityView {
+        let lists = [Standing::Ready, Standing::Cold, Standing::Saturated, Standing::Ejected]
+            .map(|standing| self.holders.list(number, standing));
+        let waits = lists[0].into_iter().flat_map(List::candidates).map(|one| one.wait);
+        CapabilityView {
+            capability: Arc::clone(capability),
+            replicas: self.index.users(number),
+            standings: lists.map(|list| list.map_or(0, |list| list.candidates().len())),
+            pending: lists.iter().flatten().map(|list| list.pending()).sum(),
+            wait: waits.min(),
+        }
+    }
+
     /// Who a request should go to that somebody else sends: the policy's choice among those who say they serve it, and
     /// somebody who is ejected only if there is nobody else.
     ///
@@ -70,6 +108,21 @@ impl Registry {
         let pick = self.choose(query, avoid, true, policy, keys)?;
         let capability = self.claimed(&pick);
         Some(Resolved { replica: self.view_of(pick.handle.slot), capability })
+    }
+
+    /// Somebody who says that he serves it and is not known to be out of reach, for a question about it. It is no choice:
+    /// the policy is not asked, and nobody's turn is over.
+    pub fn anybody(&mut self, query: &Query, now: Instant) -> Option<Resolved> {
+        self.expire(now);
+        let numbers = self.index.best(query);
+        let lists = UP.iter().flat_map(|standing| {
+            let some = numbers.iter().take(LOOKED_AT);
+            some.filter_map(|number| self.holders.list(*number, *standing))
+        });
+        let first = lists.flat_map(List::candidates).next()?;
+        let held = &self.replicas[wide(first.slot)].offers[wide(first.offer)];
+        let capability = Some(Arc::clone(self.index.capability(held.number)));
+        Some(Resolved { replica: self.view_of(first.slot), capability })
     }
 
     /// Who a request would be sent to that nobody says they serve: the most promising one.

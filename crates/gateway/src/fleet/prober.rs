@@ -6,8 +6,11 @@ use anyserve_client::{Client, Endpoint, Tls};
 
 /// Asks replicas whether they live.
 pub trait Prober: Send + Sync + 'static {
-    /// Whether the replica there says in time that it lives.
-    fn is_live(&self, endpoint: &str, timeout: Duration) -> impl Future<Output = bool> + Send;
+    /// Has the replica there say in time that it lives.
+    ///
+    /// # Errors
+    /// Why it does not, for whoever operates it.
+    fn probe(&self, endpoint: &str, timeout: Duration) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Asks with `ServerLive`, over a connection of its own: whether one can be made is what is asked about.
@@ -26,13 +29,14 @@ impl GrpcProber {
 }
 
 impl Prober for GrpcProber {
-    async fn is_live(&self, endpoint: &str, timeout: Duration) -> bool {
-        let Ok(endpoint) = endpoint.parse::<Endpoint>() else { return false };
-        let Ok(client) = Client::try_new(endpoint, &self.tls) else { return false };
+    async fn probe(&self, endpoint: &str, timeout: Duration) -> Result<(), String> {
+        let endpoint = endpoint.parse::<Endpoint>().map_err(|error| error.to_string())?;
+        let client = Client::try_new(endpoint, &self.tls).map_err(|error| error.to_string())?;
         let live = client.server_live(Some(timeout)).await;
         if let Err(error) = &live {
             tracing::debug!(endpoint = %client.endpoint(), %error, "a probe failed");
         }
-        live.unwrap_or(false)
+        let live = live.map_err(|error| error.message)?;
+        if live { Ok(()) } else { Err("it says that it does not live".to_owned()) }
     }
 }

@@ -11,6 +11,9 @@ use super::{Fleet, Prober};
 /// Probes that are under way at the same time.
 const MAX_PROBES: usize = 64;
 
+/// What became of a probe.
+type Told = Result<(), String>;
+
 // === impl Fleet ===
 
 impl Fleet {
@@ -26,7 +29,7 @@ impl Fleet {
                 () = until(due) => {}
                 () = self.changed.notified() => {}
                 Some(ended) = asking.join_next() => match ended {
-                    Ok((handle, live)) => self.with(|registry, now| registry.probed(handle, live, now)),
+                    Ok((handle, told)) => self.probed(handle, &told),
                     Err(error) => tracing::error!(%error, "a probe panicked"),
                 }
             }
@@ -34,7 +37,7 @@ impl Fleet {
     }
 
     /// Does what is due, and says when the next thing is. While no more probes may be sent, the end of one is.
-    fn turn<P: Prober>(&self, prober: &Arc<P>, asking: &mut JoinSet<(Handle, bool)>) -> Option<Instant> {
+    fn turn<P: Prober>(&self, prober: &Arc<P>, asking: &mut JoinSet<(Handle, Told)>) -> Option<Instant> {
         let room = MAX_PROBES.saturating_sub(asking.len());
         let (due, next, timeout) = self.with(|registry, now| {
             registry.expire(now);
@@ -42,9 +45,18 @@ impl Fleet {
         });
         for ReplicaView { handle, endpoint, .. } in due {
             let prober = Arc::clone(prober);
-            asking.spawn(async move { (handle, prober.is_live(&endpoint, timeout).await) });
+            asking.spawn(async move { (handle, prober.probe(&endpoint, timeout).await) });
         }
         next.filter(|_| asking.len() < MAX_PROBES)
+    }
+
+    fn probed(&self, handle: Handle, told: &Told) {
+        self.with(|registry, now| {
+            if let Err(why) = told {
+                registry.blame(handle, why);
+            }
+            registry.probed(handle, told.is_ok(), now);
+        });
     }
 }
 
@@ -69,7 +81,7 @@ mod tests {
 
     /// Says of nobody that he lives, until told.
     #[derive(Default)]
-    struct Told {
+    struct Scripted {
         live: Mutex<HashSet<String>>,
         at_once: AtomicUsize,
         most: AtomicUsize,
@@ -77,14 +89,14 @@ mod tests {
         go: Notify,
     }
 
-    impl Prober for Told {
-        async fn is_live(&self, endpoint: &str, _: Duration) -> bool {
+    impl Prober for Scripted {
+        async fn probe(&self, endpoint: &str, _: Duration) -> Result<(), String> {
             self.asked.fetch_add(1, Ordering::SeqCst);
             let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(now, Ordering::SeqCst);
             self.go.notified().await;
             self.at_once.fetch_sub(1, Ordering::SeqCst);
-            self.live.lock().contains(endpoint)
+            if self.live.lock().contains(endpoint) { Ok(()) } else { Err("nobody is there".to_owned()) }
         }
     }
 
@@ -120,7 +132,7 @@ mod tests {
     #[tokio::test]
     async fn a_lease_ends_without_anybody_asking() {
         let fleet = fleet(Duration::from_millis(20));
-        let tending = tokio::spawn(Arc::clone(&fleet).tend(Arc::new(Told::default())));
+        let tending = tokio::spawn(Arc::clone(&fleet).tend(Arc::new(Scripted::default())));
         announce(&fleet, "a");
         until("the lease to end", || fleet.with(|registry, _| registry.counts().expired == 1)).await;
         tending.abort();
@@ -128,22 +140,24 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_ejected_is_probed_until_he_answers() {
-        let (fleet, prober) = (fleet(Duration::from_mins(1)), Arc::new(Told::default()));
+        let (fleet, prober) = (fleet(Duration::from_mins(1)), Arc::new(Scripted::default()));
         announce(&fleet, "a");
         let tending = tokio::spawn(Arc::clone(&fleet).tend(Arc::clone(&prober)));
         eject(&fleet, "a");
         until("the first probe", || prober.asked.load(Ordering::SeqCst) == 1).await;
         prober.go.notify_one();
         until("the second probe", || prober.asked.load(Ordering::SeqCst) == 2).await;
+        assert_eq!(fleet.views()[0].trouble.as_deref(), Some("nobody is there"));
         prober.live.lock().insert("http://a:1".into());
         prober.go.notify_one();
         until("the replica to be back", || fleet.views()[0].health.is_up()).await;
+        assert_eq!(fleet.views()[0].trouble, None);
         tending.abort();
     }
 
     #[tokio::test]
     async fn no_more_probes_are_under_way_than_may_be_and_everybody_has_his_turn() {
-        let (fleet, prober) = (fleet(Duration::from_mins(1)), Arc::new(Told::default()));
+        let (fleet, prober) = (fleet(Duration::from_mins(1)), Arc::new(Scripted::default()));
         for number in 0..=MAX_PROBES {
             announce(&fleet, &format!("r{number}"));
             eject(&fleet, &format!("r{number}"));

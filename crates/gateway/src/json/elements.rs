@@ -99,8 +99,13 @@ fn walk<S: Sink>(data: &RawValue, sink: &mut S, bounds: Bounds) -> Result<Vec<i6
     let mut shape = Shape { dims: Vec::new(), leaves: None, max_rank: bounds.rank };
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
     let seed = Walk { sink, shape: &mut shape, depth: 0 };
-    seed.deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    seed.deserialize(&mut deserializer).map_err(|error| reason(&error.to_string()))?;
     shape.finish()
+}
+
+/// What is wrong, without the line and column: they are of the input and not of the body.
+fn reason(error: &str) -> String {
+    error.rsplit_once(" at line ").map_or(error, |(reason, _)| reason).to_owned()
 }
 
 // === impl Walk ===
@@ -247,6 +252,13 @@ impl Sink for Kinds {
 // === impl Writer ===
 
 impl Writer {
+    /// Takes an element in; one that does not fit is told with its place.
+    fn element(&mut self, put: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), String> {
+        put(self).map_err(|why| format!("element {}: {why}", self.count))?;
+        self.count += 1;
+        Ok(())
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
         let len = self.raw.len().saturating_add(bytes.len());
         if len > self.max {
@@ -257,10 +269,8 @@ impl Writer {
     }
 
     fn whole(&mut self, value: i128) -> Result<(), String> {
-        let datatype = self.datatype;
-        let out_of_range = |_| format!("{value} is out of range for {datatype}");
-        self.count += 1;
-        match datatype {
+        let out_of_range = |_| self.out_of_range(&value);
+        match self.datatype {
             Datatype::Bool => match value {
                 0 => self.put(&[0]),
                 1 => self.put(&[1]),
@@ -279,19 +289,50 @@ impl Writer {
         }
     }
 
-    /// A number of a datatype with a fraction, rounded to the nearest.
+    /// A number of a datatype with a fraction, rounded to the nearest. One that is finite stays so.
     fn real(&mut self, value: f64) -> Result<(), String> {
+        let rounded = match self.datatype {
+            Datatype::Fp16 => f16::from_f64(value).to_f64(),
+            Datatype::Bf16 => bf16::from_f64(value).to_f64(),
+            Datatype::Fp32 => single(value).into(),
+            _ => value,
+        };
+        if value.is_finite() && !rounded.is_finite() {
+            return Err(self.out_of_range(&format_args!("{value:e}")));
+        }
         match self.datatype {
             Datatype::Fp16 => self.put(&f16::from_f64(value).to_le_bytes()),
             Datatype::Bf16 => self.put(&bf16::from_f64(value).to_le_bytes()),
             Datatype::Fp32 => self.put(&single(value).to_le_bytes()),
             Datatype::Fp64 => self.put(&value.to_le_bytes()),
-            _ => Err(self.wrong(&value)),
+            _ => Err(self.wrong(&format_args!("{value:?}"))),
+        }
+    }
+
+    fn string(&mut self, value: &str) -> Result<(), String> {
+        let special = match value {
+            "NaN" => Some(f64::NAN),
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            _ => None,
+        };
+        match (self.datatype, special) {
+            (Datatype::Bytes, _) => {
+                let len = u32::try_from(value.len()).map_err(|_| "a text of 4 GiB or more".to_owned())?;
+                self.put(&len.to_le_bytes())?;
+                self.put(value.as_bytes())
+            }
+            (_, Some(number)) => self.real(number),
+            _ => Err(self.wrong(&format_args!("'{}'", value.chars().take(40).collect::<String>()))),
         }
     }
 
     fn wrong(&self, value: &dyn fmt::Display) -> String {
         format!("{value} is no element of {}", self.datatype)
+    }
+
+    fn out_of_range(&self, value: &dyn fmt::Display) -> String {
+        format!("{value} is out of range for {}", self.datatype)
     }
 }
 
@@ -307,42 +348,26 @@ fn single(value: f64) -> f32 {
 
 impl Sink for Writer {
     fn truth(&mut self, value: bool) -> Result<(), String> {
-        match self.datatype {
-            Datatype::Bool => self.whole(i128::from(value)),
-            _ => Err(self.wrong(&value)),
-        }
+        self.element(|writer| match writer.datatype {
+            Datatype::Bool => writer.whole(i128::from(value)),
+            _ => Err(writer.wrong(&value)),
+        })
     }
 
     fn signed(&mut self, value: i64) -> Result<(), String> {
-        self.whole(i128::from(value))
+        self.element(|writer| writer.whole(i128::from(value)))
     }
 
     fn unsigned(&mut self, value: u64) -> Result<(), String> {
-        self.whole(i128::from(value))
+        self.element(|writer| writer.whole(i128::from(value)))
     }
 
     fn float(&mut self, value: f64) -> Result<(), String> {
-        self.count += 1;
-        self.real(value)
+        self.element(|writer| writer.real(value))
     }
 
     fn text(&mut self, value: &str) -> Result<(), String> {
-        let special = match value {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        };
-        self.count += 1;
-        match (self.datatype, special) {
-            (Datatype::Bytes, _) => {
-                let len = u32::try_from(value.len()).map_err(|_| "a text of 4 GiB or more".to_owned())?;
-                self.put(&len.to_le_bytes())?;
-                self.put(value.as_bytes())
-            }
-            (_, Some(number)) => self.real(number),
-            _ => Err(self.wrong(&format_args!("'{}'", value.chars().take(40).collect::<String>()))),
-        }
+        self.element(|writer| writer.string(value))
     }
 }
 
@@ -380,7 +405,7 @@ mod tests {
     #[test]
     fn lists_that_differ_in_length_or_depth_and_too_many_dimensions_are_refused() {
         for text in ["[[1], [1, 2]]", "[1, [1]]", "[[1], 1]", "[[], 1]", "[[], [1]]", "[[[]], []]"] {
-            assert_eq!(try_read(text, None).unwrap_err().split(" at ").next(), Some(&*ragged()), "{text}");
+            assert_eq!(try_read(text, None).unwrap_err(), ragged(), "{text}");
         }
         for (text, fits) in [("[[1]]", true), ("[[[1]]]", true), ("[[[[1]]]]", false)] {
             assert_eq!(try_read(text, None).is_ok(), fits, "{text}");
@@ -403,7 +428,25 @@ mod tests {
         assert_eq!(raw("[1]", Bf16), Ok(vec![0x80, 0x3f]));
         assert_eq!(raw(r#"["-Infinity"]"#, Fp32), Ok(f32::NEG_INFINITY.to_le_bytes().to_vec()));
         assert_eq!(raw("[true, 0]", Datatype::Bool), Ok(vec![1, 0]));
+        for (text, datatype, fits) in [
+            ("[3.4028234e38]", Fp32, true),
+            ("[-3.5e38]", Fp32, false),
+            ("[65504]", Fp16, true),
+            ("[65520]", Fp16, false),
+            ("[1e300]", Bf16, false),
+        ] {
+            assert_eq!(raw(text, datatype).is_ok(), fits, "{text}");
+        }
         assert!(raw("[2]", Datatype::Bool).is_err() && raw("[true]", Fp32).is_err() && raw(r#"["1"]"#, Fp32).is_err());
+    }
+
+    #[test]
+    fn an_element_that_does_not_fit_is_told_with_its_place_and_the_datatype() {
+        let why = |text: &str, datatype| try_read(text, Some(datatype)).unwrap_err();
+        assert_eq!(why("[[1, 2], [3, 300]]", Datatype::Uint8), "element 3: 300 is out of range for UINT8");
+        assert_eq!(why("[1e39]", Datatype::Fp32), "element 0: 1e39 is out of range for FP32");
+        assert_eq!(why("[1, 2.5]", Datatype::Int32), "element 1: 2.5 is no element of INT32");
+        assert_eq!(why(r#"["hi at line 3"]"#, Datatype::Fp32), "element 0: 'hi at line 3' is no element of FP32");
     }
 
     #[test]

@@ -7,12 +7,14 @@ use anyserve_proto::inference::ModelInferResponse;
 use bytes::Bytes;
 use prost::Message;
 
+use super::signatures::Signature;
 use super::{request, response};
 
 /// Bytes as the body of a request. The message that it becomes has tensors that are what they say, within the limits.
 pub fn asked(data: &[u8]) {
     let limits = Limits { max_rank: 8, max_tensors: 8, max_message: 4096, ..Limits::default() };
-    let Ok(message) = request::parse(data, &limits) else { return };
+    let read = request::parse(data).and_then(|body| body.request(&Signature::default(), &limits));
+    let Ok((message, _)) = read else { return };
     let raws = &message.raw_input_contents;
     assert!(raws.len() == message.inputs.len() && raws.len() <= 8);
     assert!(raws.iter().map(Bytes::len).sum::<usize>() <= 4096);

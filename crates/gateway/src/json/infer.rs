@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::Error;
+use anyserve_core::{Code, Error, Parameter};
 use anyserve_proto::inference::ModelInferResponse;
 use anyserve_server::parts::CallHead;
 use bytes::Bytes;
@@ -14,13 +14,21 @@ use hyper::body::Incoming;
 use prost::Message as _;
 
 use super::events::Events;
-use super::{Failure, JSON, body, check_origin, request, response};
+use super::request::Untyped;
+use super::signatures::{Signature, Subject};
+use super::{Failure, JSON, body, check_origin, request, response, signatures};
 use crate::body::{Body, boxed};
-use crate::proxy::Proxy;
-use crate::proxy::{Answer, Ask, Asked, Message, Responses, carry, copy_trail, of_http, within};
+use crate::proxy::{Answer, Ask, Asked, Message, Proxy, Refused, Responses, carry, copy_trail, of_http, within};
 
 /// The header that says how many seconds the caller waits.
 const TIMEOUT: &str = "x-timeout-s";
+
+/// What was taken for granted of inputs that were given without a datatype.
+struct Guess {
+    /// Whose signature was looked at, if one was known.
+    subject: Option<Subject>,
+    untyped: Vec<Untyped>,
+}
 
 /// Answers with the one response.
 pub(super) async fn infer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
@@ -73,21 +81,65 @@ async fn begin(proxy: &Arc<Proxy>, ask: Ask, request: Request<Incoming>) -> Resu
     if let Some(timeout) = timeout(&head.headers)? {
         call.set_deadline(now.checked_add(timeout));
     }
-    let asked = read(proxy, ask, &call, &head.headers, body).await?;
-    let begun = carry(proxy, &asked).await?;
+    let (asked, guess) = read(proxy, ask, &call, &head.headers, body).await?;
+    let begun = carry(proxy, &asked).await.map_err(|refused| guess.explain(proxy, refused))?;
     Ok(Responses::of(proxy, begun, None))
 }
 
-async fn read(proxy: &Proxy, ask: Ask, call: &CallHead, headers: &HeaderMap, body: Incoming) -> Result<Asked, Failure> {
+async fn read(
+    proxy: &Proxy,
+    ask: Ask,
+    call: &CallHead,
+    headers: &HeaderMap,
+    body: Incoming,
+) -> Result<(Asked, Guess), Failure> {
     let (json, _charge) = within(call.deadline(), body::read(proxy, headers, body)).await??;
-    let message = Message::framed(&request::parse(&json, &proxy.limits)?)?;
+    let body = request::parse(&json)?;
+    let known = if body.is_untyped() { signature(proxy, call, &body).await? } else { None };
+    let (subject, signature) = known.unzip();
+    let (message, untyped) = body.request(&signature.unwrap_or_default(), &proxy.limits)?;
+    let message = Message::framed(&message)?;
     let headers = Arc::new(of_http(headers));
     let asked = Asked::read(proxy, ask, call, headers, message)?;
     if asked.is_of_nothing() {
         let message = "nothing is asked for: give a model, a capability, or headers such as X-Capability-Type";
         return Err(Error::invalid(message).into());
     }
-    Ok(asked)
+    Ok((asked, Guess { subject, untyped }))
+}
+
+/// The signature of what a body asks for, as far as it is known.
+async fn signature(
+    proxy: &Proxy,
+    call: &CallHead,
+    body: &request::Body<'_>,
+) -> Result<Option<(Subject, Signature)>, Error> {
+    let capability = body.capability()?.map(Parameter::Text);
+    let query = call.query(capability.as_ref(), body.model())?;
+    Ok(signatures::of(proxy, &query, call.deadline()).await)
+}
+
+// === impl Guess ===
+
+impl Guess {
+    /// Tells whoever left a datatype out that it was guessed, if the refusal is about that. What was remembered of the
+    /// model is not believed any more.
+    fn explain(&self, proxy: &Proxy, mut refused: Refused) -> Refused {
+        let error = &mut refused.error;
+        if error.code != Code::InvalidInput || !error.message.contains("datatype") {
+            return refused;
+        }
+        let named = |one: &&Untyped| error.message.contains(&format!("'{}'", one.input));
+        if let Some(Untyped { input, datatype }) = self.untyped.iter().find(named) {
+            let hint = format!(
+                "; it was given without a datatype and taken for {datatype}: say which in the long form, \
+                 {{\"name\": \"{input}\", \"datatype\": …, \"data\": …}}"
+            );
+            error.message.push_str(&hint);
+            self.subject.iter().for_each(|subject| proxy.signatures.forget(subject));
+        }
+        refused
+    }
 }
 
 /// How long the caller waits, if he says so.

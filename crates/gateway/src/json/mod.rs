@@ -9,7 +9,8 @@
 //!
 //! What is asked for comes from headers `X-Capability-<key>`, from `capability`, or from `model`; the first that is there.
 //! `X-Timeout-S` says in seconds how long the caller waits. A request becomes the `ModelInferRequest` that a gRPC client
-//! would have sent, and goes the same way. Numbers that JSON has not are texts: "NaN", "Infinity", "-Infinity".
+//! would have sent, and goes the same way. Numbers that JSON has not are texts: "NaN", "Infinity", "-Infinity". An input
+//! without a datatype has the one that the model declares, or else the one that its elements suggest.
 //!
 //! Source: KServe v2 inference protocol, "HTTP/REST", for the long form and for answers.
 
@@ -19,11 +20,12 @@ mod events;
 mod infer;
 mod request;
 mod response;
+mod signatures;
 
 use std::sync::Arc;
 
 use anyserve_core::{Code, Error};
-use anyserve_server::parts::failed_http;
+use anyserve_server::parts::http::failed as failed_http;
 use http::header::{ALLOW, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -31,6 +33,8 @@ use hyper::body::Incoming;
 use crate::body::{Body, boxed};
 use crate::proxy::Proxy;
 use crate::proxy::{Refused, copy_trail};
+
+pub(crate) use signatures::Signatures;
 
 /// One request, one answer.
 pub(crate) const INFER: &str = "/infer";

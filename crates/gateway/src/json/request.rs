@@ -12,11 +12,12 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::elements::{Bounds, read};
+use super::signatures::Signature;
 
-/// The whole body.
+/// A body whose tensors have not been looked into.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body<'a> {
+pub(super) struct Body<'a> {
     #[serde(default, alias = "model_name")]
     model: String,
     #[serde(default)]
@@ -76,34 +77,90 @@ struct Output {
     parameters: BTreeMap<String, Scalar>,
 }
 
-/// Reads a body.
+/// An input that was given without a datatype, and the one that it was taken for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Untyped {
+    pub(super) input: String,
+    pub(super) datatype: Datatype,
+}
+
+/// Reads a body, but for the elements of its tensors.
 ///
 /// # Errors
-/// `INVALID_INPUT` that says where the body stops being a request, or names the input and both numbers.
-pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<ModelInferRequest, Error> {
-    let read: Body<'_> =
-        serde_json::from_slice(body).map_err(|error| Error::invalid(format!("the body is no request: {error}")))?;
-    let Body { model, model_version, id, capability, parameters, inputs: Inputs(inputs), outputs } = read;
-    check_count(inputs.len(), limits.max_tensors, "inputs")?;
-    check_count(outputs.len(), limits.max_tensors, "outputs")?;
-    let mut request = ModelInferRequest { model_name: model, model_version, id, ..Default::default() };
-    request.parameters = self::parameters(parameters);
-    if let Some(capability) = capability {
-        let asked = ParameterChoice::StringParam(capability.selector()?);
-        request.parameters.insert("capability".to_owned(), InferParameter { parameter_choice: Some(asked) });
+/// `INVALID_INPUT` that says where the body stops being a request.
+pub(super) fn parse(body: &[u8]) -> Result<Body<'_>, Error> {
+    serde_json::from_slice(body).map_err(|error| Error::invalid(format!("the body is no request: {error}")))
+}
+
+// === impl Body ===
+
+impl Body<'_> {
+    /// The model that is named, or nothing.
+    pub(super) fn model(&self) -> &str {
+        &self.model
     }
-    let mut room = limits.max_message;
+
+    /// The selector of the capability that is asked for, if one is.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` for a capability without any pair.
+    pub(super) fn capability(&self) -> Result<Option<String>, Error> {
+        self.capability.as_ref().map(Capability::selector).transpose()
+    }
+
+    /// Whether an input is given without a datatype.
+    pub(super) fn is_untyped(&self) -> bool {
+        self.inputs.0.iter().any(|input| input.datatype.is_none())
+    }
+
+    /// The request, and which inputs were given without a datatype. Those have the one of the signature or, if it says
+    /// nothing, the one that their elements suggest.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` that names the input and both numbers.
+    pub(super) fn request(
+        self,
+        signature: &Signature,
+        limits: &Limits,
+    ) -> Result<(ModelInferRequest, Vec<Untyped>), Error> {
+        let capability = self.capability()?;
+        let Self { model, model_version, id, parameters, inputs: Inputs(inputs), outputs, .. } = self;
+        check_count(inputs.len(), limits.max_tensors, "inputs")?;
+        check_count(outputs.len(), limits.max_tensors, "outputs")?;
+        let mut request = ModelInferRequest { model_name: model, model_version, id, ..Default::default() };
+        request.parameters = self::parameters(parameters);
+        if let Some(selector) = capability {
+            let asked = Some(ParameterChoice::StringParam(selector));
+            request.parameters.insert("capability".to_owned(), InferParameter { parameter_choice: asked });
+        }
+        request.outputs = outputs.into_iter().map(Output::wanted).collect();
+        let untyped = put(inputs, signature, limits, &mut request)?;
+        Ok((request, untyped))
+    }
+}
+
+/// Puts the inputs into a request. Those that were given without a datatype are returned.
+fn put(
+    inputs: Vec<Input<'_>>,
+    signature: &Signature,
+    limits: &Limits,
+    request: &mut ModelInferRequest,
+) -> Result<Vec<Untyped>, Error> {
+    let (mut room, mut untyped) = (limits.max_message, Vec::new());
     for input in inputs {
         if request.inputs.iter().any(|other| other.name == input.name) {
             return Err(Error::invalid(format!("input '{}' is given twice", input.name)));
         }
-        let (tensor, raw) = input.read(Bounds { rank: limits.max_rank, len: room })?;
+        let typed = input.datatype.is_some();
+        let (tensor, datatype, raw) = input.read(signature, Bounds { rank: limits.max_rank, len: room })?;
+        if !typed {
+            untyped.push(Untyped { input: tensor.name.clone(), datatype });
+        }
         room -= raw.len();
         request.inputs.push(tensor);
         request.raw_input_contents.push(raw.into());
     }
-    request.outputs = outputs.into_iter().map(Output::wanted).collect();
-    Ok(request)
+    Ok(untyped)
 }
 
 fn check_count(count: usize, max: usize, what: &str) -> Result<(), Error> {
@@ -118,12 +175,12 @@ fn parameters(given: BTreeMap<String, Scalar>) -> BTreeMap<String, InferParamete
 // === impl Capability ===
 
 impl Capability {
-    fn selector(self) -> Result<String, Error> {
+    fn selector(&self) -> Result<String, Error> {
         let pairs = match self {
-            Self::Selector(text) => return Ok(text),
+            Self::Selector(text) => return Ok(text.clone()),
             Self::Pairs(pairs) => pairs,
         };
-        let query = Query::equal_to(pairs.into_iter().map(|(key, value)| (key, value.spelled())));
+        let query = Query::equal_to(pairs.iter().map(|(key, value)| (key, value.spelled())));
         query.to_selector().ok_or_else(|| Error::invalid("capability is empty: say what is asked for"))
     }
 }
@@ -142,13 +199,13 @@ impl Scalar {
     }
 
     /// As a condition of a query spells it.
-    fn spelled(self) -> String {
+    fn spelled(&self) -> String {
         match self {
-            Self::Truth(value) => Value::Bool(value).to_string(),
-            Self::Signed(value) => Value::Int(value).to_string(),
+            Self::Truth(value) => Value::Bool(*value).to_string(),
+            Self::Signed(value) => Value::Int(*value).to_string(),
             Self::Unsigned(value) => value.to_string(),
-            Self::Number(value) => Value::Float(value).to_string(),
-            Self::Text(value) => value,
+            Self::Number(value) => Value::Float(*value).to_string(),
+            Self::Text(value) => value.clone(),
         }
     }
 }
@@ -190,12 +247,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Inputs<'a> {
 // === impl Input ===
 
 impl Input<'_> {
-    fn read(self, bounds: Bounds) -> Result<(InferInputTensor, Vec<u8>), Error> {
+    /// The tensor, its datatype, and its elements as raw bytes.
+    fn read(self, signature: &Signature, bounds: Bounds) -> Result<(InferInputTensor, Datatype, Vec<u8>), Error> {
         let Self { name, shape, datatype, parameters, data } = self;
         let wrong = |why: String| Error::invalid(format!("input '{name}': {why}"));
         let known = |text: String| Datatype::from_name(&text).ok_or_else(|| wrong(format!("no datatype is '{text}'")));
-        let datatype = datatype.map(known).transpose()?;
-        let (datatype, read) = read(data, datatype, bounds).map_err(wrong)?;
+        let given = datatype.map(known).transpose()?;
+        let declared = if given.is_none() { signature.datatype(&name) } else { None };
+        let origin = if declared.is_some() { ", which the model declares" } else { "" };
+        let read = read(data, given.or(declared), bounds);
+        let (datatype, read) = read.map_err(|why| wrong(format!("{why}{origin}")))?;
         let shape = match shape {
             Some(shape) => {
                 check_shape(&shape, read.count, bounds.rank).map_err(wrong)?;
@@ -203,8 +264,9 @@ impl Input<'_> {
             }
             None => read.shape,
         };
-        let (datatype, parameters) = (datatype.name().to_owned(), self::parameters(parameters));
-        Ok((InferInputTensor { name, datatype, shape, parameters, contents: None }, read.raw))
+        let parameters = self::parameters(parameters);
+        let tensor = InferInputTensor { name, datatype: datatype.name().to_owned(), shape, parameters, contents: None };
+        Ok((tensor, datatype, read.raw))
     }
 }
 
@@ -230,8 +292,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn read_as(body: &str, signature: &Signature) -> Result<(ModelInferRequest, Vec<Untyped>), Error> {
+        let limits = Limits { max_rank: 3, max_tensors: 2, ..Limits::default() };
+        parse(body.as_bytes())?.request(signature, &limits)
+    }
+
     fn read(body: &str) -> Result<ModelInferRequest, Error> {
-        parse(body.as_bytes(), &Limits { max_rank: 3, max_tensors: 2, ..Limits::default() })
+        read_as(body, &Signature::default()).map(|(request, _)| request)
     }
 
     fn refusal(body: &str) -> String {
@@ -268,6 +335,34 @@ mod tests {
         let rows: Vec<_> = request.inputs.iter().map(|one| (&*one.name, &*one.datatype, &*one.shape)).collect();
         assert_eq!(rows, [("text", "BYTES", &[1][..]), ("a", "FP64", &[1, 2][..])]);
         assert_eq!(&request.raw_input_contents[0][..], b"\x05\0\0\0hello");
+    }
+
+    #[test]
+    fn inputs_without_a_datatype_have_the_declared_one_and_only_those() {
+        let signature = Signature::for_tests(&[("x", Datatype::Fp32), ("y", Datatype::Int8)]);
+        let (request, untyped) = read_as(r#"{"inputs": {"x": [1, 2.5], "y": [[7]]}}"#, &signature).unwrap();
+        let rows: Vec<_> = request.inputs.iter().map(|one| (&*one.name, &*one.datatype, &*one.shape)).collect();
+        assert_eq!(rows, [("x", "FP32", &[2][..]), ("y", "INT8", &[1, 1])]);
+        assert_eq!(request.raw_input_contents[0], [1.0_f32.to_le_bytes(), 2.5_f32.to_le_bytes()].concat());
+        assert_eq!(untyped[0], Untyped { input: "x".into(), datatype: Datatype::Fp32 });
+        let long = r#"{"inputs": [{"name": "x", "datatype": "INT64", "data": [1]}, {"name": "z", "data": [1]}]}"#;
+        let (request, untyped) = read_as(long, &signature).unwrap();
+        let datatypes: Vec<_> = request.inputs.iter().map(|one| &*one.datatype).collect();
+        assert_eq!(datatypes, ["INT64", "INT64"]);
+        assert_eq!(untyped, [Untyped { input: "z".into(), datatype: Datatype::Int64 }]);
+    }
+
+    #[test]
+    fn a_number_that_does_not_fit_the_declared_datatype_is_named_with_its_place() {
+        let signature = Signature::for_tests(&[("x", Datatype::Int8)]);
+        for (data, why) in [
+            ("[127, 128]", "element 1: 128 is out of range for INT8"),
+            ("[1.0]", "element 0: 1.0 is no element of INT8"),
+            (r#"["a"]"#, "element 0: 'a' is no element of INT8"),
+        ] {
+            let error = read_as(&format!(r#"{{"inputs": {{"x": {data}}}}}"#), &signature).unwrap_err();
+            assert_eq!(error.message, format!("input 'x': {why}, which the model declares"));
+        }
     }
 
     #[test]
@@ -310,7 +405,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = parse(&body, &Limits::default());
+            let _ = parse(&body).and_then(|body| body.request(&Signature::default(), &Limits::default()));
         }
 
         #[test]

@@ -11,12 +11,13 @@
 //!  "more": 7}                                                candidates that were left out, if there are any
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_cluster::{OfferView, ReplicaView, Resolved};
-use anyserve_core::{Error, Verdict, verdicts};
-use anyserve_server::common::{answer, failed};
+use anyserve_core::{Capability, Error, Query, Verdict, verdicts};
+use anyserve_server::parts::http::{answer, failed};
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Router, routing::get};
@@ -49,13 +50,17 @@ fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
     let offers = fleet.offers_of(&views);
     let all: Vec<_> =
         views.iter().zip(&offers).flat_map(|(view, own)| own.iter().map(move |one| (view, one))).collect();
-    let verdicts = verdicts(&query, all.iter().map(|(_, offer)| &*offer.capability));
-    let rows = all.iter().zip(verdicts);
-    let (matching, others): (Vec<_>, Vec<_>) =
-        rows.partition(|(_, verdict)| matches!(verdict, Verdict::Matches { .. }));
+    let judged = judged(&query, all.iter().map(|(_, offer)| &offer.capability));
+    let (matching, others): (Vec<_>, Vec<_>) = all
+        .iter()
+        .partition(|(_, offer)| matches!(judged.get(&Arc::as_ptr(&offer.capability)), Some(Verdict::Matches { .. })));
     let first = matching.into_iter().chain(others).take(MAX_CANDIDATES);
-    let candidates: Vec<_> =
-        first.map(|((view, offer), verdict)| row(view, offer, &verdict, found.as_ref().ok())).collect();
+    let candidates: Vec<_> = first
+        .filter_map(|(view, offer)| {
+            let verdict = judged.get(&Arc::as_ptr(&offer.capability))?;
+            Some(row(view, offer, verdict, found.as_ref().ok()))
+        })
+        .collect();
     let mut shown = json!({
         "query": query.to_string(),
         "policy": fleet.policy(),
@@ -68,6 +73,16 @@ fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
         shown["more"] = more.into();
     }
     Ok(shown)
+}
+
+/// What a query makes of each different capability, once. Replicas that offer the same share it.
+fn judged<'a>(
+    query: &Query,
+    capabilities: impl Iterator<Item = &'a Arc<Capability>>,
+) -> HashMap<*const Capability, Verdict> {
+    let different: HashMap<_, _> = capabilities.map(|one| (Arc::as_ptr(one), one)).collect();
+    let (places, list): (Vec<_>, Vec<_>) = different.into_iter().unzip();
+    places.into_iter().zip(verdicts(query, list.into_iter().map(|one| &**one))).collect()
 }
 
 fn decision(found: &Result<Resolved, Error>, promised: Option<&Resolved>) -> Value {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyserve_server::common::answer;
+use anyserve_server::parts::http::answer;
 use axum::extract::State;
 use axum::response::Response;
 use axum::{Router, routing::get};
@@ -33,6 +33,8 @@ async fn health(State(seen): State<Arc<Seen>>) -> Response {
             "draining": draining,
             "replicas": replicas(&seen),
             "store": seen.fleet.store().state().name(),
+            "policy": seen.fleet.policy(),
+            "version": seen.version,
         }),
     )
 }
@@ -41,7 +43,7 @@ async fn health(State(seen): State<Arc<Seen>>) -> Response {
 fn replicas(seen: &Seen) -> Value {
     let mut counts = json!({ "up": 0, "ejected": 0, "probing": 0, "draining": 0 });
     for view in seen.fleet.views() {
-        let name = if view.draining { "draining" } else { registry::health(view.health) };
+        let name = registry::state(&view);
         counts[name] = (counts[name].as_u64().unwrap_or_default() + 1).into();
     }
     counts

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyserve_cluster::Counts;
-use anyserve_server::common::encode::{OPEN_METRICS, counter, counters, gauge, gauges, page};
+use anyserve_server::parts::pages::encode::{OPEN_METRICS, counter, counters, gauge, gauges, page};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
@@ -26,6 +26,8 @@ struct Scrape {
     counts: Counts,
     counted: Counted,
     store: StoreState,
+    policy: &'static str,
+    version: String,
     draining: bool,
 }
 
@@ -55,6 +57,8 @@ impl Scrape {
             counts,
             counted: seen.fleet.counters().read(),
             store: seen.fleet.store().state(),
+            policy: seen.fleet.policy(),
+            version: seen.version.clone(),
             draining: seen.draining(),
         }
     }
@@ -86,6 +90,8 @@ impl Scrape {
     }
 
     fn server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let about = vec![("version", &*self.version), ("policy", self.policy)];
+        gauges(encoder, "api_server", "1, with what this API server is", std::iter::once((about, 1)))?;
         let connected = u64::from(self.store != StoreState::Disconnected);
         let help = "1 unless the store that API servers share is away";
         gauge(encoder, "store_connected", help, connected)?;

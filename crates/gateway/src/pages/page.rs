@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyserve_server::common::{STYLE, file};
+use anyserve_server::parts::pages::{STYLE, file};
 use axum::{Router, routing::get};
 
 use super::Seen;

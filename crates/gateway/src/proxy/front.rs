@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use anyserve_core::{Code, Error, Limits};
-use anyserve_server::parts::{Budget, panicked};
+use anyserve_server::parts::{Budget, Services, failed, panicked};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -14,11 +14,12 @@ use super::{Ask, ProxyConfig, Refused};
 use super::{HEALTH, INFER, SERVICE, STREAM_INFER, health, infer, questions, stream_infer};
 use crate::body::{Body, status_only};
 use crate::in_flight::InFlight;
+use crate::json::Signatures;
 use crate::replicas::{ReplicaTlsError, Replicas};
 use crate::{Fleet, json};
 
 /// Everything that requests on their way to replicas share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     /// Who is there, and who gets a request.
     pub(crate) fleet: Arc<Fleet>,
@@ -32,12 +33,16 @@ pub(crate) struct Proxy {
     pub(crate) max_stream_requests: usize,
     /// Memory of messages in transit.
     pub(crate) budget: Budget,
+    /// What is known of models' inputs, for requests in JSON.
+    pub(crate) signatures: Arc<Signatures>,
     /// Requests on their way.
     pub(crate) in_flight: InFlight,
     /// Cancelled once this server leaves.
     pub(crate) leaving: CancellationToken,
     /// Name and version of this server.
     pub(crate) named: (String, String),
+    /// The services of this server's port.
+    services: Services,
 }
 
 // === impl Proxy ===
@@ -50,6 +55,7 @@ impl Proxy {
     pub(crate) fn try_new(
         config: &ProxyConfig,
         fleet: Arc<Fleet>,
+        services: Services,
         leaving: CancellationToken,
     ) -> Result<Arc<Self>, ReplicaTlsError> {
         Ok(Arc::new(Self {
@@ -59,25 +65,17 @@ impl Proxy {
             max_json: config.max_json,
             max_stream_requests: config.max_stream_requests.max(1),
             budget: Budget::of(config.max_buffered),
+            signatures: Arc::default(),
             in_flight: InFlight::default(),
             leaving,
             named: (config.server_id.clone(), config.version.clone()),
+            services,
         }))
     }
 
     /// The same way with connections of its own, for another thread.
     pub(crate) fn beside(&self) -> Arc<Self> {
-        Arc::new(Self {
-            fleet: Arc::clone(&self.fleet),
-            replicas: self.replicas.beside(),
-            limits: self.limits,
-            max_json: self.max_json,
-            max_stream_requests: self.max_stream_requests,
-            budget: self.budget.clone(),
-            in_flight: self.in_flight.clone(),
-            leaving: self.leaving.clone(),
-            named: self.named.clone(),
-        })
+        Arc::new(Self { replicas: self.replicas.beside(), ..self.clone() })
     }
 
     /// Whether requests on this path are answered here.
@@ -100,11 +98,19 @@ impl Proxy {
         let answer = match request.uri().path() {
             INFER => self.infer(request).await,
             STREAM_INFER => self.stream_infer(request),
-            path if path.starts_with(HEALTH) => return Box::pin(health(self, request)).await,
             json::INFER | json::STREAM => return Box::pin(json::answer(self, request)).await,
-            _ => Box::pin(questions(self, request)).await,
+            _ => Box::pin(self.asked(request)).await,
         };
         answer.unwrap_or_else(|refused| status_only(&refused.trailers))
+    }
+
+    /// Answers a call of any other method of KServe's or of health. One that there is not is told with those there are.
+    async fn asked(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {
+        let uri = request.uri().clone();
+        let answer =
+            if uri.path().starts_with(HEALTH) { health(self, request).await } else { questions(self, request).await? };
+        let missed = self.services.missed(answer.headers(), uri.path());
+        Ok(missed.map_or(answer, |error| status_only(&failed(&error))))
     }
 
     async fn infer(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Refused> {

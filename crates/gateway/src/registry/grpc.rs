@@ -8,7 +8,7 @@ use anyserve_cluster::policy::Keys;
 use anyserve_core::Error;
 use anyserve_proto::v1;
 use anyserve_proto::v1::registry_server::Registry;
-use anyserve_server::common::status_of;
+use anyserve_server::parts::status_of;
 use futures_util::{Stream, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,7 +48,7 @@ impl RegistryService {
     fn resolved(&self, asked: v1::ResolveRequest) -> Result<v1::ResolveResponse, Error> {
         let v1::ResolveRequest { query, session, avoid } = asked;
         let (query, avoid) = (read::query(query)?, read::avoid(avoid)?);
-        let found = self.fleet.resolve(&query, &Keys::of_session(&session), &avoid)?;
+        let found = self.fleet.resolve(&query, &Keys::new(Some(&session), None), &avoid)?;
         Ok(write::resolved(&found, Instant::now()))
     }
 

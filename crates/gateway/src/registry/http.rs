@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyserve_cluster::{OfferView, ReplicaView};
 use anyserve_core::{Error, Query, Verdict};
 use anyserve_proto::v1;
-use anyserve_server::common::{answer, failed};
+use anyserve_server::parts::http::{answer, failed};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -18,6 +19,12 @@ use super::json::{Beat, Leaving, Registration, parse};
 use super::listing::{capability, replica};
 use super::{MAX_MESSAGE, Pairs, pairs, read, write};
 use crate::Fleet;
+
+/// Replicas that are listed at once, unless it is said how many.
+const PAGE: usize = 500;
+
+/// Replicas that are listed at once at most.
+const MAX_PAGE: usize = 5000;
 
 /// Every path of it. Who may call which is checked before.
 pub(crate) fn router() -> Router<Arc<Fleet>> {
@@ -65,7 +72,7 @@ async fn unregister(State(fleet): State<Arc<Fleet>>, request: Request) -> Respon
 }
 
 async fn list(State(fleet): State<Arc<Fleet>>, uri: Uri) -> Response {
-    shown(wanted(&uri).map(|wanted| listed(&fleet, wanted.as_ref())))
+    shown(Wanted::read(&uri).map(|wanted| listed(&fleet, &wanted)))
 }
 
 async fn route(State(fleet): State<Arc<Fleet>>, uri: Uri) -> Response {
@@ -83,31 +90,77 @@ async fn route(State(fleet): State<Arc<Fleet>>, uri: Uri) -> Response {
     shown(resolved)
 }
 
-/// Everybody, or those who have a capability that is wanted, with the capabilities that are.
-fn listed(fleet: &Fleet, wanted: Option<&Query>) -> Value {
-    let views = fleet.views();
-    let now = Instant::now();
-    let rows = views.iter().zip(fleet.offers_of(&views)).filter_map(|(view, mut offers)| {
-        if let Some(wanted) = wanted {
-            offers.retain(|offer| matches!(Verdict::of(wanted, &offer.capability), Verdict::Matches { .. }));
+/// Everybody by id, or those who have a capability that is wanted, with the capabilities that are; as many as are asked
+/// for, from the one after which they are.
+fn listed(fleet: &Fleet, wanted: &Wanted) -> Value {
+    let (views, now) = (fleet.views(), Instant::now());
+    let start = views.partition_point(|view| *view.id <= *wanted.after);
+    let (mut rows, mut next): (Vec<(&ReplicaView, Vec<OfferView>)>, _) = (Vec::new(), None);
+    'all: for some in views[start..].chunks(PAGE) {
+        for (view, mut offers) in some.iter().zip(fleet.offers_of(some)) {
+            if let Some(query) = &wanted.query {
+                offers.retain(|offer| matches!(Verdict::of(query, &offer.capability), Verdict::Matches { .. }));
+                if offers.is_empty() {
+                    continue;
+                }
+            }
+            if rows.len() == wanted.limit {
+                next = rows.last().map(|(view, _)| Arc::clone(&view.id));
+                break 'all;
+            }
+            rows.push((view, offers));
         }
-        (wanted.is_none() || !offers.is_empty()).then(|| replica(view, &offers, now))
-    });
-    json!({ "replicas": rows.collect::<Vec<_>>() })
+    }
+    let replicas: Vec<_> = rows.iter().map(|(view, offers)| replica(view, offers, now)).collect();
+    let mut answer = json!({ "count": views.len(), "replicas": replicas });
+    if let Some(next) = next {
+        answer["next"] = (&*next).into();
+    }
+    answer
 }
 
-/// The selector of `?capability=`, if there is one.
-fn wanted(uri: &Uri) -> Result<Option<Query>, Error> {
-    let pairs: axum::extract::Query<Vec<(String, String)>> =
-        axum::extract::Query::try_from_uri(uri).map_err(|error| Error::invalid(format!("the URL's query: {error}")))?;
-    let mut conditions = Vec::new();
-    for (key, value) in &pairs.0 {
-        if key != "capability" {
-            return Err(Error::invalid(format!("there is no '{key}' here: write ?capability=SELECTOR, or nothing")));
+/// Which replicas are to be listed.
+#[derive(Debug)]
+struct Wanted {
+    /// What they have to serve.
+    query: Option<Query>,
+    /// They come after this id.
+    after: String,
+    limit: usize,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// Reads `?capability=SELECTOR`, `after=ID` and `limit=N`.
+    ///
+    /// # Errors
+    /// `INVALID_INPUT` for anything else, and for a limit that is not from 1 to [`MAX_PAGE`].
+    fn read(uri: &Uri) -> Result<Self, Error> {
+        let pairs: axum::extract::Query<Vec<(String, String)>> = axum::extract::Query::try_from_uri(uri)
+            .map_err(|error| Error::invalid(format!("the URL's query: {error}")))?;
+        let mut conditions = Vec::new();
+        let mut wanted = Self { query: None, after: String::new(), limit: PAGE };
+        for (key, value) in pairs.0 {
+            match key.as_str() {
+                "capability" => conditions.extend(pairs::conditions(&value)?),
+                "after" => wanted.after = value,
+                "limit" => wanted.limit = limit(&value)?,
+                _ => return Err(unknown(&key)),
+            }
         }
-        conditions.extend(pairs::conditions(value)?);
+        wanted.query = (!conditions.is_empty()).then(|| Query::all(conditions));
+        Ok(wanted)
     }
-    Ok((!conditions.is_empty()).then(|| Query::all(conditions)))
+}
+
+fn limit(text: &str) -> Result<usize, Error> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit));
+    limit.ok_or_else(|| Error::invalid(format!("limit is '{text}', it is from 1 to {MAX_PAGE}")))
+}
+
+fn unknown(key: &str) -> Error {
+    Error::invalid(format!("there is no '{key}' here: write ?capability=SELECTOR, after=ID, limit=N, or nothing"))
 }
 
 fn leaving(uri: &Uri) -> Result<Leaving, Error> {

@@ -16,6 +16,9 @@ pub(super) fn replica(view: &ReplicaView, offers: &[OfferView], now: Instant) ->
         "endpoint": &*view.endpoint,
         "health": health(view.health),
         "draining": view.draining,
+        "state": state(view),
+        "why": why(view, now),
+        "heard": heard(view),
         "lease_ms": millis(view.lease_until.saturating_duration_since(now)),
         "capabilities": offers.iter().map(offer).collect::<Vec<_>>(),
     })
@@ -39,6 +42,31 @@ pub(crate) fn health(health: Health) -> &'static str {
         Health::Ejected { .. } => "ejected",
         Health::Probing { .. } => "probing",
     }
+}
+
+/// `up`, `draining`, `ejected` or `probing`: the one thing to know of a replica first.
+pub(crate) fn state(view: &ReplicaView) -> &'static str {
+    if view.draining { "draining" } else { health(view.health) }
+}
+
+/// Who hears it: this server `here`, or another one, which tells it through the `store`.
+pub(crate) fn heard(view: &ReplicaView) -> &'static str {
+    if view.adopted { "store" } else { "here" }
+}
+
+/// Why no request goes there without need; nothing of one that is up.
+pub(crate) fn why(view: &ReplicaView, now: Instant) -> Option<String> {
+    let (until, strikes) = match view.health {
+        Health::Up => return view.draining.then(|| "it takes no more requests".to_owned()),
+        Health::Ejected { until, strikes } => (Some(until), strikes),
+        Health::Probing { strikes, .. } => (None, strikes),
+    };
+    let trouble = view.trouble.as_deref().unwrap_or("a connection failed");
+    let next = until.map_or("it is asked now".to_owned(), |until| {
+        format!("it is asked again in {:.1} s", until.saturating_duration_since(now).as_secs_f64())
+    });
+    let times = if strikes == 1 { "once".to_owned() } else { format!("{strikes} times") };
+    Some(format!("{trouble}; tried {times} in vain, {next}"))
 }
 
 fn offer(offer: &OfferView) -> Value {

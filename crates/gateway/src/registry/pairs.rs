@@ -58,7 +58,7 @@ impl Pairs {
 
     /// What policies keep together.
     pub(crate) fn keys(&self) -> Keys {
-        Keys::of_session(&self.session)
+        Keys::new(Some(&self.session), None)
     }
 
     /// Who was tried in vain.
@@ -91,7 +91,7 @@ mod tests {
     fn any_pair_is_a_condition_but_those_that_have_a_meaning() {
         let read = pairs("/route?type=a+b&selector=size%3E%3D7,!beta&session=s&avoid=a&avoid=b&model=m").unwrap();
         assert_eq!(read.query(), Ok(Query::parse("type=\"a b\",size>=7,!beta").unwrap()));
-        assert_eq!(read.keys(), Keys::of_session("s"));
+        assert_eq!(read.keys(), Keys::new(Some("s"), None));
         assert_eq!(read.avoid().unwrap(), ["a".into(), "b".into()]);
         assert_eq!(pairs("/route?model=m").unwrap().query(), Ok(Query::model("m")));
     }

@@ -49,7 +49,7 @@ pub struct ReplicasConfig {
 }
 
 /// The connections.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Replicas {
     lanes: Arc<Mutex<Lanes>>,
     connector: Arc<Connector>,

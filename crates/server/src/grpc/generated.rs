@@ -20,9 +20,11 @@ use tower::util::BoxCloneSyncService;
 
 use super::health::Health;
 use super::meta::Meta;
+use super::reflection::Reflection;
 use super::replica::Replica;
+use super::services::Services;
+use super::status;
 use super::transfer::Transfer;
-use super::{reflection, status};
 use crate::body::Body;
 use crate::{ServerConfig, Upstream};
 
@@ -32,9 +34,11 @@ pub(super) type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, I
 /// How long such a call may take to begin its answer: its message is small. What then has to be waited for says so.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Services by the prefix of their paths.
+/// Services by their names.
 pub(crate) struct Generated {
     services: Vec<(&'static str, Boxed)>,
+    reflection: Reflection,
+    known: Services,
 }
 
 /// A call's own word that its message has arrived and that its answer takes its time.
@@ -68,30 +72,43 @@ impl Generated {
         let health = HealthServer::new(Health::new(upstream.clone(), leaving.clone()));
         let replica = ReplicaServer::new(Replica::new(upstream, leaving.clone()));
         let mut services = vec![
-            ("/inference.GRPCInferenceService/", boxed(inference)),
-            ("/grpc.health.v1.Health/", boxed(health)),
-            ("/anyserve.v1.Replica/", boxed(replica)),
+            ("inference.GRPCInferenceService", boxed(inference)),
+            ("grpc.health.v1.Health", boxed(health)),
+            ("anyserve.v1.Replica", boxed(replica)),
         ];
-        services.extend(reflection::services(leaving));
         let transfer = config.objects.clone().map(|objects| boxed(ObjectTransferServer::new(Transfer::new(objects))));
-        services.extend(transfer.map(|service| ("/anyserve.v1.ObjectTransfer/", service)));
-        Self { services }
+        services.extend(transfer.map(|service| ("anyserve.v1.ObjectTransfer", service)));
+        let names = services.iter().map(|(name, _)| *name);
+        let known = Services::new(names.chain(Reflection::SERVICES));
+        Self { services, reflection: Reflection::new(&known, leaving), known }
     }
 
-    /// Answers a call of any of the services; of any other, with UNIMPLEMENTED.
-    pub(crate) async fn call(&self, mut request: Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
-        let Some((_, service)) = self.services.iter().find(|(prefix, _)| path.starts_with(prefix)) else {
-            return status::unimplemented(path);
+    /// Answers a call of any of the services; of any other, and of a method that there is not, with `UNSUPPORTED`.
+    pub(crate) async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let uri = request.uri().clone();
+        let path = uri.path();
+        let answer = match self.of(path) {
+            _ if Reflection::takes(path) => self.reflection.answer(request).await.map(Body::boxed),
+            Some(service) => begun(service.clone(), request).await,
+            None => return status::refusal(&self.known.unknown(path)),
         };
-        let arrived = Arrived::default();
-        request.extensions_mut().insert(arrived.clone());
-        tokio::select! {
-            answer = service.clone().oneshot(request) => answer.unwrap_or_else(|never| match never {}),
-            () = arrived.missing() => {
-                status::refusal(&Error::new(Code::Deadline, "the request's message did not arrive"))
-            }
-        }
+        let missed = self.known.missed(answer.headers(), path);
+        missed.map_or(answer, |error| status::refusal(&error))
+    }
+
+    fn of(&self, path: &str) -> Option<&Boxed> {
+        let (name, _) = path.strip_prefix('/')?.split_once('/')?;
+        self.services.iter().find(|(own, _)| *own == name).map(|(_, service)| service)
+    }
+}
+
+/// The answer of a service, if it begins in time.
+async fn begun(service: Boxed, mut request: Request<Incoming>) -> Response<Body> {
+    let arrived = Arrived::default();
+    request.extensions_mut().insert(arrived.clone());
+    tokio::select! {
+        answer = service.oneshot(request) => answer.unwrap_or_else(|never| match never {}),
+        () = arrived.missing() => status::refusal(&Error::new(Code::Deadline, "the request's message did not arrive")),
     }
 }
 

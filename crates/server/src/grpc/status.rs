@@ -1,7 +1,7 @@
 //! From the closed set of codes to a gRPC status, with everything a client needs to act on it.
 
 use anyserve_core::header::{HAND_BACK, to_header};
-use anyserve_core::{Code, Error, Query};
+use anyserve_core::{Error, Query};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use prost::Message;
@@ -116,11 +116,6 @@ pub(crate) fn refusal(error: &Error) -> Response<Body> {
     response(status(error))
 }
 
-/// The answer to a method that nobody has.
-pub(super) fn unimplemented(path: &str) -> Response<Body> {
-    refusal(&Error::new(Code::Unsupported, format!("unknown method {path}")))
-}
-
 /// Trailers of a response that fails after its headers.
 pub(crate) fn failed(error: &Error) -> HeaderMap {
     status(error).into_http::<()>().into_parts().0.headers
@@ -175,6 +170,7 @@ fn tail(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyserve_core::Code;
     use std::time::Duration;
 
     fn details_of(error: &Error) -> Details {

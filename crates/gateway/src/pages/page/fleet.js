@@ -8,7 +8,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 60;
 
-const TONES = { up: "good", probing: "wait", ejected: "bad", yes: "wait" };
+const TONES = { up: "good", draining: "wait", probing: "bad", ejected: "bad" };
+const TOO_LONG_MS = 10 * 365 * 24 * 3600 * 1000; // An epoch that is longer ago is no start in milliseconds.
 
 const CHARTS = [
   { name: "requests", of: (now) => now.rate, shown: perSecond },
@@ -67,22 +68,23 @@ function remember(status) {
   history = history.filter((one) => one.at > status.uptime_s - SHOWN_S);
 }
 
-// What the replicas say of each capability, by its name.
-function capabilitiesOf(status) {
-  const all = new Map();
-  for (const replica of status.replicas) {
-    for (const one of replica.capabilities) {
-      const known = all.get(one.capability) ?? { ready: 0, replicas: 0, pending: 0, wait: Infinity };
-      known.replicas += 1;
-      known.pending += one.pending;
-      if (one.standing === "ready") {
-        known.ready += 1;
-        known.wait = Math.min(known.wait, one.wait_ms);
-      }
-      all.set(one.capability, known);
-    }
-  }
-  return [...all.entries()].sort(([one], [other]) => (one < other ? -1 : 1));
+function byName(one, other) {
+  return one.capability < other.capability ? -1 : 1;
+}
+
+function countOf(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+// How long a replica runs: its epoch is when it started, unless it speaks for itself and counts otherwise.
+function ageOf(replica) {
+  const age = Date.now() - replica.epoch;
+  return age < 0 || age > TOO_LONG_MS ? "–" : `${seconds(age / 1000)} ago`;
+}
+
+function has(replica, wanted) {
+  const texts = [replica.id, replica.endpoint, replica.state, replica.why ?? "", servesOf(replica)];
+  return texts.some((one) => one.toLowerCase().includes(wanted));
 }
 
 // === tables ===
@@ -117,29 +119,32 @@ function number(value) {
   return { value, kind: "number" };
 }
 
-function state(value) {
-  return { value, tone: TONES[value] ?? "" };
-}
-
+// What it serves, and how fit it is for each. Where it is not up, it is fit for none.
 function servesOf(replica) {
   const shown = replica.capabilities.map((one) => {
-    return `${one.capability} (${one.standing}, ${one.pending} pending, ${milliseconds(one.wait_ms)})`;
+    const fit = replica.state === "up" ? [one.standing] : [];
+    if (one.pending > 0) fit.push(`${one.pending} pending`, milliseconds(one.wait_ms));
+    return fit.length > 0 ? `${one.capability} (${fit.join(", ")})` : one.capability;
   });
   if (replica.more > 0) shown.push(`and ${replica.more} more`);
   return shown.join("; ") || "–";
 }
 
 function replicaRow(replica) {
+  const why = replica.why ?? "";
   return [
-    replica.id, replica.endpoint, state(replica.health), number(seconds(replica.lease_s)),
-    state(replica.draining ? "yes" : "no"), number(whole(replica.pending)), servesOf(replica),
+    { value: replica.id, kind: "name" }, { value: replica.state, tone: TONES[replica.state] ?? "" },
+    number(whole(replica.pending)), number(whole(replica.slots)), number(seconds(replica.lease_s)),
+    number(ageOf(replica)), replica.heard === "here" ? "here" : "elsewhere", { value: replica.endpoint, kind: "name" },
+    { value: why, kind: why === "" ? "" : "long" }, { value: servesOf(replica), kind: "long" },
   ];
 }
 
-function capabilityRow([name, known]) {
+function capabilityRow(one) {
+  const counts = [one.replicas, one.ready, one.cold, one.saturated, one.ejected, one.pending];
   return [
-    name, number(whole(known.ready)), number(whole(known.replicas)), number(whole(known.pending)),
-    number(known.ready > 0 ? milliseconds(known.wait) : "–"),
+    { value: one.capability, kind: "name" }, ...counts.map((count) => number(whole(count))),
+    number(one.wait_ms === null ? "–" : milliseconds(one.wait_ms)),
   ];
 }
 
@@ -188,18 +193,40 @@ function phase(status) {
   return status.draining ? `draining: ${status.in_flight} in flight${store}` : `serving${store}`;
 }
 
+function about(status) {
+  const { up, ...others } = status.states;
+  const wrong = Object.entries(others).filter(([, count]) => count > 0).map(([name, count]) => `, ${count} ${name}`);
+  const parts = [
+    `version ${status.version}`, `up for ${seconds(status.uptime_s)}`,
+    `${up} of ${countOf(status.count, "replica")} up${wrong.join("")}`, `policy ${status.policy}`,
+  ];
+  if (status.store !== "memory") parts.push(`shared through etcd: ${status.count - status.heard_here} heard by other servers`);
+  return parts.join(", ");
+}
+
+function more(place, count, where) {
+  const element = document.getElementById(place);
+  element.hidden = count <= 0;
+  text(element, `and ${count} more${where}`);
+}
+
+function showReplicas() {
+  const wanted = document.getElementById("filter").value.trim().toLowerCase();
+  const found = before.replicas.filter((one) => wanted === "" || has(one, wanted));
+  fill("replicas", found.map(replicaRow));
+  text(document.getElementById("found"), wanted === "" ? "" : `${found.length} of the ${before.replicas.length} shown`);
+}
+
 function show(status) {
   remember(status);
-  text(document.getElementById("state"), phase(status));
-  const up = `${status.up} of ${status.count} replicas up`;
-  text(document.getElementById("age"), `up for ${seconds(status.uptime_s)}, ${up}, policy ${status.policy}`);
-  fill("replicas", status.replicas.map(replicaRow));
-  fill("capabilities", capabilitiesOf(status).map(capabilityRow));
-  const hidden = status.count - status.replicas.length;
-  document.getElementById("more").hidden = hidden <= 0;
-  text(document.getElementById("more"), `and ${hidden} more: GET /registry has them all`);
-  CHARTS.forEach(draw);
   before = status;
+  text(document.getElementById("state"), phase(status));
+  text(document.getElementById("age"), about(status));
+  showReplicas();
+  fill("capabilities", status.capabilities.sort(byName).map(capabilityRow));
+  more("more", status.count - status.replicas.length, ": GET /registry?after=ID goes through all of them");
+  more("more-capabilities", status.more_capabilities, " of which nothing is shown");
+  CHARTS.forEach(draw);
 }
 
 function lost(is) {
@@ -223,6 +250,7 @@ function listen() {
 }
 
 CHARTS.forEach(prepare);
+document.getElementById("filter").addEventListener("input", () => before === null || showReplicas());
 listen();
 setInterval(() => {
   if (newest > 0 && performance.now() - newest > SILENCE_MS) lost(true);
