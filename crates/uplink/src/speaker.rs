@@ -138,6 +138,9 @@ impl<D: Directory> Speaker<D> {
         if inventory.left_out > self.inventory.left_out {
             warn_of(inventory.left_out);
         }
+        if inventory.rules_left_out > self.inventory.rules_left_out {
+            warn_of_rules(inventory.rules_left_out);
+        }
         let (seq, config) = (self.next_seq(), &self.identity.config);
         let message = RegisterRequest {
             id: config.id.clone(),
@@ -146,6 +149,7 @@ impl<D: Directory> Speaker<D> {
             endpoint: config.endpoint.clone(),
             draining: self.is_draining(&inventory),
             offers: inventory.offers.clone(),
+            upgrades: inventory.upgrades.clone(),
         };
         self.inventory = inventory;
         let request = self.signed(message);
@@ -278,6 +282,14 @@ fn warn_of(left_out: usize) {
         left_out,
         "capabilities are not announced: an API server takes 256 of a replica, with 64 keys each and texts of 256 bytes; \
          make them shorter or serve them with several replicas"
+    );
+}
+
+fn warn_of_rules(left_out: usize) {
+    tracing::warn!(
+        left_out,
+        "upgrade rules are not announced: an API server takes 64 of a replica, of 1024 bytes each; they count here all the \
+         same, but requests for them may be sent elsewhere"
     );
 }
 

@@ -87,11 +87,12 @@ async fn route(State(fleet): State<Arc<Fleet>>, uri: Uri) -> Response {
 fn listed(fleet: &Fleet, wanted: Option<&Query>) -> Value {
     let views = fleet.views();
     let now = Instant::now();
-    let rows = views.iter().zip(fleet.offers_of(&views)).filter_map(|(view, mut offers)| {
+    let known = views.iter().zip(fleet.offers_of(&views)).zip(fleet.upgrades_of(&views));
+    let rows = known.filter_map(|((view, mut offers), upgrades)| {
         if let Some(wanted) = wanted {
             offers.retain(|offer| matches!(Verdict::of(wanted, &offer.capability), Verdict::Matches { .. }));
         }
-        (wanted.is_none() || !offers.is_empty()).then(|| replica(view, &offers, now))
+        (wanted.is_none() || !offers.is_empty()).then(|| replica(view, &offers, &upgrades, now))
     });
     json!({ "replicas": rows.collect::<Vec<_>>() })
 }
