@@ -13,9 +13,13 @@ mod encode;
 mod endpoint;
 mod failure;
 mod stream;
+mod tls;
+mod tls_fault;
 
 pub use call::Call;
-pub use client::{Client, Metadata, Tls, channel, channel_within};
+pub use client::{Client, Metadata, channel, channel_within};
 pub use discovery::{ApiServers, Discovery, Found};
 pub use endpoint::{Endpoint, EndpointError};
 pub use failure::{Failed, from_status, handed_back, unsent};
+pub use tls::{Tls, TlsError, TlsFile};
+pub use tls_fault::TlsFault;

@@ -26,7 +26,7 @@ impl Gateway {
     /// Answers for this fleet.
     ///
     /// # Errors
-    /// [`ReplicaTlsError`] if there is a file of replicas' authorities that cannot be used.
+    /// [`ReplicaTlsError`] if TLS to replicas cannot be set up as it is wanted.
     pub fn try_new(config: &GatewayConfig, fleet: Arc<Fleet>) -> Result<Arc<Self>, ReplicaTlsError> {
         let control = Control::new(config, &fleet);
         let proxy = Proxy::try_new(&config.proxy, fleet, config.leaving.clone())?;

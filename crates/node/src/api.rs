@@ -78,7 +78,8 @@ async fn serve(settings: ApiServerSettings, tell: Tell) -> Result<Ended> {
     let server = Server::of(&settings.server, Arc::clone(&gateway), leaving).map_err(Error::new)?;
     let shutdown = CancellationToken::new();
     let mut background = JoinSet::new();
-    background.spawn(Arc::clone(&fleet).tend(Arc::new(GrpcProber::new(settings.gateway.replica_tls.clone()))));
+    let prober = GrpcProber::new(settings.gateway.proxy.replicas.tls.clone());
+    background.spawn(Arc::clone(&fleet).tend(Arc::new(prober)));
     background.spawn(driver.run(Arc::clone(&fleet)));
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     tell(ApiServerEvent::Listening { endpoint, store, policy });

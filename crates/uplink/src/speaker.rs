@@ -16,6 +16,7 @@ use tonic::{Request, Status, Streaming};
 use crate::announcer::{Action, Announcer, Change, End, Event, Wish};
 use crate::config::LinkConfig;
 use crate::offers::Inventory;
+use crate::trouble::{AWAY, REFUSES, away};
 
 /// Time that an API server has to answer, a connection to it included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -233,19 +234,17 @@ impl<D: Directory> Speaker<D> {
 
     /// The event of a failure, which is logged where it is another one than before.
     fn failed(&mut self, failure: Failure) -> Event {
-        let error = match failure {
-            Failure::Late => Error::new(Code::Unavailable, "it does not answer"),
-            Failure::Status(status) => {
-                let error = from_status(&status, &self.endpoint, None);
-                let away = unsent(&status) || std::error::Error::source(&status).is_some();
-                if !away && is_refusal(error.code) {
-                    self.complain(&error.message, "the API server refuses what this replica says of itself");
-                    return Event::Refused;
-                }
-                error
-            }
+        let Failure::Status(status) = failure else {
+            self.complain("it does not answer", AWAY);
+            return Event::Broken;
         };
-        self.complain(&error.message, "the API server is away; requests are served all the same");
+        let error = from_status(&status, &self.endpoint, None);
+        let answered = !unsent(&status) && std::error::Error::source(&status).is_none();
+        if answered && is_refusal(error.code) {
+            self.complain(&error.message, REFUSES);
+            return Event::Refused;
+        }
+        self.complain(&error.message, away(&status, &self.endpoint, &self.identity.config.tls));
         Event::Broken
     }
 

@@ -36,6 +36,7 @@ const MAX_UNSENT: usize = 1 << 20;
 pub(crate) struct Connector {
     http: Builder<Tasks>,
     tls: tls::Connectors,
+    faults: Arc<tls::Faults>,
     timeout: Duration,
     tasks: Tasks,
 }
@@ -62,8 +63,8 @@ impl Connector {
             .keep_alive_interval(config.keepalive)
             .keep_alive_timeout(config.keepalive_timeout)
             .keep_alive_while_idle(true);
-        let tls = tls::Connectors::try_new(config.ca.as_deref())?;
-        Ok(Self { http, tls, timeout: config.connect_timeout, tasks })
+        let tls = tls::Connectors::try_new(config.tls.clone())?;
+        Ok(Self { http, tls, faults: Arc::default(), timeout: config.connect_timeout, tasks })
     }
 
     /// Makes a connection to an endpoint. The error says why there is none.
@@ -82,23 +83,34 @@ impl Connector {
         let stream = TcpStream::connect((host, endpoint.port())).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         if !endpoint.secure() {
-            return self.handshake(stream).await;
+            return self.handshake(stream, None).await;
         }
         let tls: TlsConnector = self.tls.get()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name of a server"))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        self.handshake(stream).await
+        let endpoint = endpoint.to_string();
+        let stream = tls.connect(name, stream).await.map_err(|error| {
+            self.faults.note(&endpoint, &error);
+            format!("TLS: {error}")
+        })?;
+        self.handshake(stream, Some(endpoint)).await
     }
 
-    async fn handshake<I>(&self, io: I) -> Result<SendRequest<Outgoing>, String>
+    /// Begins HTTP/2 on a connection, one of TLS if it says with which endpoint. A server that does not believe this side's
+    /// certificate says so only then.
+    async fn handshake<I>(&self, io: I, secure: Option<String>) -> Result<SendRequest<Outgoing>, String>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let made = self.http.handshake(TokioIo::new(io)).await;
         let (sender, connection) = made.map_err(|error| error.to_string())?;
+        let faults = Arc::clone(&self.faults);
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a replica ended early");
+            let ended = connection.await;
+            match (&ended, &secure) {
+                (Ok(()), Some(endpoint)) => faults.forget(endpoint),
+                (Err(error), Some(endpoint)) if faults.note(endpoint, error) => {}
+                (Err(error), _) => tracing::debug!(%error, "a connection to a replica ended early"),
+                (Ok(()), None) => {}
             }
         });
         Ok(sender)
