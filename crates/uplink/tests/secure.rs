@@ -33,12 +33,15 @@ impl Signed {
         Self { authority: pem, certificate: own.pem(), key: key.serialize_pem() }
     }
 
-    fn identity(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        Some((self.certificate.clone().into_bytes(), self.key.clone().into_bytes()))
+    /// Whoever is this one and believes those of `authority`.
+    fn believing(&self, authority: &Self) -> Tls {
+        let identity = (self.certificate.clone().into_bytes(), self.key.clone().into_bytes());
+        Tls { identity: Some(identity), ..Self::nobody_believing(authority) }
     }
 
-    fn trusted(&self) -> Option<Vec<u8>> {
-        Some(self.authority.clone().into_bytes())
+    /// Somebody without a certificate who believes those of `authority`.
+    fn nobody_believing(authority: &Self) -> Tls {
+        Tls { ca: Some(authority.authority.clone().into_bytes()), identity: None }
     }
 }
 
@@ -75,7 +78,7 @@ fn request() -> Request {
 async fn a_replica_with_a_certificate_is_heard_and_has_its_requests_served() {
     let own = Signed::new();
     let mut server = asking(&own);
-    let link = Link::try_new(secure(server.address, Tls { ca: own.trusted(), identity: own.identity() })).unwrap();
+    let link = Link::try_new(secure(server.address, own.believing(&own))).unwrap();
     let _running = link.start(&Inside::of(&["a"])).unwrap();
     assert!(matches!(server.heard().await, Heard::Register(..)));
     let answer = within(link.delegate(request(), &Upgrades::default())).await.unwrap();
@@ -90,9 +93,9 @@ async fn a_replica_that_is_not_believed_or_does_not_believe_is_told_why() {
         let link = Link::try_new(secure(server.address, tls)).unwrap();
         within(link.delegate(request(), &Upgrades::default())).await.unwrap_err()
     };
-    let stranger = refused(Tls { ca: own.trusted(), identity: other.identity() }).await;
-    let nobody = refused(Tls { ca: own.trusted(), identity: None }).await;
-    let unbelieving = refused(Tls { ca: other.trusted(), identity: own.identity() }).await;
+    let stranger = refused(other.believing(&own)).await;
+    let nobody = refused(Signed::nobody_believing(&own)).await;
+    let unbelieving = refused(own.believing(&other)).await;
     for error in [&stranger, &nobody, &unbelieving] {
         assert_eq!(error.code, Code::Unavailable, "{error:?}");
         assert!(error.message.contains("https://localhost:"), "{error:?}");
