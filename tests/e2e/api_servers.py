@@ -17,7 +17,7 @@ class ApiServer(Replica):
     @property
     def endpoint(self) -> str:
         """Host and port."""
-        found = re.search(r"^API server on http://([^,\s]+)", self.output(), re.MULTILINE)
+        found = re.search(r"^API server on https?://([^,\s]+)", self.output(), re.MULTILINE)
         assert found, f"it does not listen:\n{self.output()}"
         return found[1]
 

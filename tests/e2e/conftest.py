@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from tests.e2e import api_servers, replicas
+from tests.e2e import certificates as made_certificates
 from tests.e2e.api_servers import ApiServer
 from tests.e2e.replicas import Replica
 
@@ -109,6 +110,12 @@ def channel() -> Iterator[Callable[..., grpc.Channel]]:
                ("grpc.use_local_subchannel_pool", 1)]  # fmt: skip
     with ExitStack() as stack:
         yield lambda endpoint, *more: stack.enter_context(grpc.insecure_channel(endpoint, options=[*options, *more]))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A folder with certificates of two authorities; see `certificates.make`."""
+    return made_certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

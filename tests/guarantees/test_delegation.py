@@ -40,6 +40,19 @@ def test_what_a_replica_cannot_serve_is_served_by_another_with_its_id_deadline_a
     assert by(ask(endpoint, LIGHT)) == "light"
 
 
+def test_who_has_a_rule_gets_what_nobody_claims_to_serve_before_who_only_comes_near(replica, api_server):
+    server = api_server()
+    join(replica, server, "near", LIGHT, HEAVY)
+    join(replica, server, "rules", {"type": "other"}, upgrade=[RULE])
+    told = server.replicas()
+    assert (told["near"]["upgrades"], told["rules"]["upgrades"]) == ([], [RULE])
+    explained = server.get("/explain?type=decode&size=large")
+    assert (explained["decision"]["replica"], explained["upgrade"]) == ("rules", "'size=large,type=decode.heavy'")
+    for _ in range(8):
+        answer = ask(server.endpoint)
+        assert (by(answer), text(answer, "delegations")) == ("near", "1")
+
+
 @pytest.mark.parametrize("way", ["the API server", "the replica"])
 def test_streams_are_delegated_before_their_first_part(replica, api_server, way):
     server = api_server()

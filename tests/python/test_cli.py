@@ -56,6 +56,7 @@ def test_every_option_reaches_the_runtime_under_its_name(served):
         "python": "/p", "max_message_mb": 64, "server_id": "triton", "max_queue": 8, "start_timeout_s": 9.0,
         "ping_timeout_s": 3.0, "overrun_grace_s": 2.5, "quarantine_ttl_s": 60.0, "sequence_idle_s": 5.0,
         "admin_token": "secret", "replica_id": "a", "advertise": "h:1", "cluster_token": "other",
+        "api_server_ca": "a", "api_server_cert": "b", "api_server_key": "d",
         "threads": 2, "tls_cert": "c", "tls_key": "k", "tls_client_ca": "ca",
     }  # fmt: skip
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]

@@ -65,7 +65,9 @@ def test_an_explanation_says_who_is_chosen_and_why_not_the_others():
 
 def test_a_try_and_a_refusal_are_told():
     tried = {**ANSWER, "candidates": [], "decision": {"kind": "try", "replica": "a", "endpoint": "http://a:1"}}
-    assert shown(tried) == "type=x is claimed by nobody; the most promising replica gets it once: a"
+    plain = "type=x is claimed by nobody; the most promising replica gets it once: a"
+    assert shown(tried) == plain
+    assert shown({**tried, "upgrade": "'type=y'"}) == f"{plain}, whose rule makes 'type=y' of it"
     refused = {
         "kind": "refuse",
         "code": "UNAVAILABLE",

@@ -193,6 +193,7 @@ fn registration(number: usize, capabilities: usize) -> RegisterRequest {
         endpoint: format!("http://127.0.0.1:{}", 1 + number % 65_535),
         draining: false,
         offers: offers.collect(),
+        upgrades: Vec::new(),
     }
 }
 

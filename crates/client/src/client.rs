@@ -10,7 +10,7 @@ use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as ChannelEndpoint, Identity};
 
 use crate::stream::{self, Reader};
-use crate::{Call, Endpoint, Failed, decode, encode, failure};
+use crate::{Call, Endpoint, Failed, Tls, decode, encode, failure};
 
 /// Largest message in either direction, in bytes.
 const MAX_MESSAGE: usize = 1 << 30;
@@ -33,15 +33,6 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) type Grpc = GrpcInferenceServiceClient<Channel>;
-
-/// How to talk TLS; only looked at for `https://` endpoints.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// Certificates, PEM, of those who may have signed the server's; `None` trusts what the system trusts.
-    pub ca: Option<Vec<u8>>,
-    /// Own certificate and key, both PEM, for servers that ask for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
 
 /// What a server says of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]

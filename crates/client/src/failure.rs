@@ -9,7 +9,7 @@ use anyserve_core::{Code, Error, Parameter, Parameters, Query};
 use prost::Message;
 use tonic::Status;
 
-use crate::Endpoint;
+use crate::{Endpoint, TlsFault};
 
 /// The trailer, and inside a stream the parameter, that names the code.
 pub(crate) const CODE_KEY: &str = "x-anyserve-code";
@@ -38,7 +38,7 @@ pub fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duratio
         return out_of_time(endpoint, timeout.unwrap_or_default());
     }
     if let Some(root) = causes.last().filter(|root| !root.is::<Status>()) {
-        return from_transport(&causes, &root.to_string(), endpoint);
+        return from_transport(&causes, &shown(*root), endpoint);
     }
     let named = status.metadata().get(CODE_KEY).and_then(|name| name.to_str().ok()).and_then(Code::from_name);
     let code = named.unwrap_or_else(|| nearest(status.code()));
@@ -51,7 +51,7 @@ pub fn from_status(status: &Status, endpoint: &Endpoint, timeout: Option<Duratio
 }
 
 /// Whether the call that ended with this status was never begun: no connection could be made, it was over before the call
-/// was written, or the server ended it without having looked at the call.
+/// was written, or the server ended it without having looked at the call, because of this side's certificate say.
 ///
 /// Source: RFC 9113, sections 6.8 (GOAWAY) and 8.7 (`REFUSED_STREAM`).
 pub fn unsent(status: &Status) -> bool {
@@ -60,7 +60,8 @@ pub fn unsent(status: &Status) -> bool {
             || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
             || cause.downcast_ref::<h2::Error>().is_some_and(is_refused)
     };
-    status.source().is_some_and(|first| causes(first).any(not_begun))
+    let unknown = || matches!(TlsFault::of(status), Some(TlsFault::Wanted | TlsFault::Refused));
+    status.source().is_some_and(|first| causes(first).any(not_begun)) || unknown()
 }
 
 /// Whether the connection of the call was given up because the server answered no ping.
@@ -158,6 +159,11 @@ fn from_transport(causes: &[Cause<'_>], root: &str, endpoint: &Endpoint) -> Erro
         format!("the connection to {endpoint} broke before the answer was complete: {root}")
     };
     Error::new(Code::Unavailable, message)
+}
+
+/// The first cause, with what it means if it is one of TLS.
+fn shown(root: Cause<'_>) -> String {
+    TlsFault::of(root).map_or_else(|| root.to_string(), |fault| format!("{root} ({})", fault.says()))
 }
 
 type Cause<'a> = &'a (dyn StdError + 'static);

@@ -16,9 +16,13 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzz;
 mod stream;
+mod tls;
+mod tls_fault;
 
 pub use call::Call;
-pub use client::{Client, Metadata, Tls, channel, channel_to_member};
+pub use client::{Client, Metadata, channel, channel_to_member};
 pub use discovery::{ApiServers, Discovery, Found};
 pub use endpoint::{Endpoint, EndpointError};
 pub use failure::{Failed, from_status, handed_back, unsent};
+pub use tls::{Tls, TlsError, TlsFile};
+pub use tls_fault::TlsFault;

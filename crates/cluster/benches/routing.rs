@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyserve_cluster::policy::{BinPacking, Keys, LeastWait, Policy, PrefixAffinity, RoundRobin, Sticky};
 use anyserve_cluster::{Announce, Call, Event, Heartbeat, Load, Offer, Registry, RegistryConfig, Route, Step, Trip};
-use anyserve_core::{Capability, Query, Value};
+use anyserve_core::{Capability, Query, Upgrades, Value};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 const FLEETS: [u64; 3] = [10, 1_000, 10_000];
@@ -40,6 +40,7 @@ fn announce(replica: u64, seq: u64, mixed: bool) -> Announce {
         endpoint: format!("http://10.0.0.1:{replica}"),
         draining: false,
         offers: (0..CAPABILITIES).map(offer).collect(),
+        upgrades: Upgrades::default(),
     }
 }
 
@@ -124,6 +125,34 @@ fn wrong_names(criterion: &mut Criterion) {
     }
 }
 
+/// What nobody claims to serve, in fleets without rules, with one rule that leads somewhere, and with as many rules as
+/// replicas, which lead nowhere.
+fn unclaimed(criterion: &mut Criterion) {
+    let now = Instant::now();
+    let query = Query::parse("model=unknown,size>=3").expect("this is a selector");
+    let mut group = criterion.benchmark_group("decide on what nobody claims");
+    for (name, rule) in [
+        ("no rules", (|_| None) as fn(u64) -> Option<String>),
+        ("one rule", |_| Some("model=unknown -> model=model-7".to_owned())),
+        ("a rule each, to nowhere", |replica| Some(format!("model=unknown -> model=nowhere-{replica}"))),
+    ] {
+        for replicas in FLEETS {
+            let mut registry = Registry::new(RegistryConfig::default());
+            for replica in 0..replicas {
+                let upgrades = Upgrades::parse(rule(replica).as_deref()).expect("it is a rule");
+                registry.announce(&Announce { upgrades, ..announce(replica, 1, false) }, now).expect("it fits");
+            }
+            group.bench_function(BenchmarkId::new(name, replicas), |bencher| {
+                bencher.iter(|| {
+                    let keys = Keys::default();
+                    let call = Call { query: query.clone(), keys, deadline: None, trip: Trip::default() };
+                    Route::new(call).begin(&mut registry, &LeastWait, now)
+                });
+            });
+        }
+    }
+}
+
 fn upkeep(criterion: &mut Criterion) {
     let now = Instant::now();
     let mut group = criterion.benchmark_group("upkeep");
@@ -161,6 +190,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(800));
-    targets = decisions, strangers, wrong_names, upkeep
+    targets = decisions, strangers, wrong_names, unclaimed, upkeep
 }
 criterion_main!(benches);

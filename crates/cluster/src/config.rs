@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyserve_core::MAX_UPGRADES;
+
 /// How long things last in a registry, and how much it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryConfig {
@@ -32,6 +34,10 @@ pub struct RegistryLimits {
     pub max_keys: usize,
     /// Bytes of an id, an endpoint, a key or a value.
     pub max_text: usize,
+    /// Upgrade rules of one replica.
+    pub max_upgrades: usize,
+    /// Bytes of an upgrade rule as a text.
+    pub max_upgrade: usize,
 }
 
 // === impl RegistryConfig ===
@@ -54,8 +60,9 @@ impl Default for RegistryConfig {
 // === impl RegistryLimits ===
 
 impl Default for RegistryLimits {
-    /// 20 000 replicas with 256 capabilities of 64 keys each, texts of 256 bytes.
+    /// 20 000 replicas with 256 capabilities of 64 keys each, texts of 256 bytes, and 64 rules of 1024 bytes.
     fn default() -> Self {
-        Self { max_replicas: 20_000, max_capabilities: 256, max_keys: 64, max_text: 256 }
+        let (max_upgrades, max_upgrade) = (MAX_UPGRADES, 1024);
+        Self { max_replicas: 20_000, max_capabilities: 256, max_keys: 64, max_text: 256, max_upgrades, max_upgrade }
     }
 }

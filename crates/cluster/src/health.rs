@@ -94,7 +94,14 @@ mod tests {
         longest_ejection: Duration::from_secs(3),
         probe_timeout: Duration::from_secs(1),
         remember: Duration::from_mins(1),
-        limits: crate::RegistryLimits { max_replicas: 1, max_capabilities: 1, max_keys: 1, max_text: 1 },
+        limits: crate::RegistryLimits {
+            max_replicas: 1,
+            max_capabilities: 1,
+            max_keys: 1,
+            max_text: 1,
+            max_upgrades: 1,
+            max_upgrade: 1,
+        },
     };
 
     fn just_before(instant: Instant) -> Instant {

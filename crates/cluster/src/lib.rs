@@ -4,7 +4,7 @@
 //! the API server does (`anyserve_gateway`).
 //!
 //! ```text
-//!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing
+//!  announce, heartbeat, leave ──► Registry ──► who serves what: CapabilityIndex, holders by standing; who may upgrade what: rules
 //!  eject, probed, expire ───────►    ▲
 //!                                    │ choose (Policy), correct
 //!  a request ──► Route ──────────────┘ ──► Ask, Send, Over
@@ -27,12 +27,13 @@ mod registry;
 mod replica;
 mod retired;
 mod route;
+mod rules;
 
 pub use config::{RegistryConfig, RegistryLimits};
 pub use delegation::{Arrival, Refusal, Trip, refuse};
 pub use health::Health;
 pub use holders::{Candidate, Standing};
 pub use index::CapabilityIndex;
-pub use message::{Announce, Answer, Heartbeat, Load, MessageError, Offer};
+pub use message::{Announce, Answer, Heartbeat, Load, MessageError, Offer, check_upgrades};
 pub use registry::{CapabilityView, Counts, Handle, OfferView, Registry, ReplicaView, Resolved};
 pub use route::{Call, Event, Route, Step, Target, UnexpectedEvent};

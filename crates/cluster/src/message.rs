@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyserve_core::{Capability, Value};
+use anyserve_core::{Capability, Upgrades, Value};
 
 use crate::RegistryLimits;
 
@@ -22,6 +22,8 @@ pub struct Announce {
     pub draining: bool,
     /// What it serves.
     pub offers: Vec<Offer>,
+    /// What it makes of a query that it does not serve. It decides that itself; this is what it is likely to do.
+    pub upgrades: Upgrades,
 }
 
 /// A capability of a replica.
@@ -113,7 +115,7 @@ pub enum MessageError {
     /// A text is too long.
     #[error("{what} has {len} bytes, at most {max} are allowed; shorten it")]
     TextTooLong {
-        /// What it is: `an id`, `an endpoint`, `a key` or `a value`.
+        /// What it is: `an id`, `an endpoint`, `a key`, `a value` or `an upgrade rule`.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
@@ -137,6 +139,16 @@ pub enum MessageError {
         id: String,
         /// The place of the capability among its offers, from 0.
         place: usize,
+        /// How many.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A replica has too many upgrade rules.
+    #[error("replica '{id}' has {count} upgrade rules, at most {max} are allowed")]
+    TooManyUpgrades {
+        /// The replica.
+        id: String,
         /// How many.
         count: usize,
         /// The limit.
@@ -167,7 +179,8 @@ impl Announce {
         if count > max {
             return Err(MessageError::TooManyCapabilities { id: self.id.clone(), count, max });
         }
-        self.offers.iter().enumerate().try_for_each(|(place, offer)| self.check_offer(place, offer, limits))
+        self.offers.iter().enumerate().try_for_each(|(place, offer)| self.check_offer(place, offer, limits))?;
+        check_upgrades(&self.id, self.upgrades.iter().map(ToString::to_string), limits)
     }
 
     fn check_offer(&self, place: usize, offer: &Offer, limits: &RegistryLimits) -> Result<(), MessageError> {
@@ -186,8 +199,28 @@ impl Announce {
 }
 
 fn check_text(what: &'static str, text: &str, limits: &RegistryLimits) -> Result<(), MessageError> {
-    let (len, max) = (text.len(), limits.max_text);
+    check_len(what, text, limits.max_text)
+}
+
+fn check_len(what: &'static str, text: &str, max: usize) -> Result<(), MessageError> {
+    let len = text.len();
     if len > max { Err(MessageError::TextTooLong { what, len, max }) } else { Ok(()) }
+}
+
+/// Checks the number of upgrade rules and the length of each, as texts, before anything is made of them.
+///
+/// # Errors
+/// [`MessageError`] with both numbers.
+pub fn check_upgrades<T: AsRef<str>>(
+    id: &str,
+    mut rules: impl ExactSizeIterator<Item = T>,
+    limits: &RegistryLimits,
+) -> Result<(), MessageError> {
+    let (count, max) = (rules.len(), limits.max_upgrades);
+    if count > max {
+        return Err(MessageError::TooManyUpgrades { id: id.to_owned(), count, max });
+    }
+    rules.try_for_each(|rule| check_len("an upgrade rule", rule.as_ref(), limits.max_upgrade))
 }
 
 /// An id stands in headers and logs, so it is visible and short.

@@ -13,8 +13,10 @@
 
 mod adopt;
 mod choose;
+mod lead;
 mod look;
 mod nobody;
+mod open;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use crate::holders::{Holders, Standing};
 use crate::index::{CapabilityIndex, narrow, wide};
 use crate::replica::{Held, Replica};
 use crate::retired::Retired;
+use crate::rules::Rules;
 use crate::{Announce, Answer, Heartbeat, Load, MessageError, Offer, RegistryConfig};
 
 pub(crate) use choose::Pick;
@@ -51,6 +54,7 @@ pub struct Registry {
     retired: Retired,
     index: CapabilityIndex,
     holders: Holders,
+    rules: Rules,
     lives: u64,
     turns: u64,
     counts: Counts,
@@ -118,6 +122,7 @@ impl Registry {
             retired: Retired::default(),
             index: CapabilityIndex::default(),
             holders: Holders::default(),
+            rules: Rules::default(),
             lives: 0,
             turns: 0,
             counts: Counts::default(),
@@ -331,6 +336,8 @@ impl Registry {
             hash: of_bytes(id.as_bytes()),
             offers: Vec::new(),
             up_at: None,
+            book: self.rules.acquire(&announce.upgrades),
+            book_at: None,
         }));
         self.slots.insert(id, slot);
         self.leases.insert((lease_until, slot));
@@ -346,6 +353,7 @@ impl Registry {
         }
         self.renew(slot, announce.seq, announce.draining, now);
         self.offer(slot, &announce.offers);
+        self.keep_rules(slot, &announce.upgrades);
     }
 
     /// A message came.
@@ -428,27 +436,6 @@ impl Registry {
         }
     }
 
-    /// Brings a replica to the list of those that any request may go to, or away from it.
-    fn list_up(&mut self, slot: u32) {
-        let known = &mut self.replicas[wide(slot)];
-        match (known.is_open(), known.up_at) {
-            (true, None) => {
-                known.up_at = Some(self.up.len());
-                self.up.push(slot);
-            }
-            (false, Some(_)) => self.unlist_up(slot),
-            (true, Some(_)) | (false, None) => {}
-        }
-    }
-
-    fn unlist_up(&mut self, slot: u32) {
-        let Some(at) = self.replicas[wide(slot)].up_at.take() else { return };
-        self.up.swap_remove(at);
-        if let Some(moved) = self.up.get(at) {
-            self.replicas[wide(*moved)].up_at = Some(at);
-        }
-    }
-
     fn set_health(&mut self, slot: u32, health: Health) {
         let known = &mut self.replicas[wide(slot)];
         let before = std::mem::replace(&mut known.health, health);
@@ -473,6 +460,9 @@ impl Registry {
         self.withdraw(slot);
         self.unlist_up(slot);
         let gone = self.replicas.remove(wide(slot));
+        if let Some(book) = gone.book {
+            self.rules.release(book);
+        }
         self.slots.remove(&gone.id);
         self.leases.remove(&(gone.lease_until, slot));
         gone.health.due().map(|due| self.dues.remove(&(due, slot)));

@@ -30,6 +30,10 @@ pub(crate) struct Replica {
     pub(crate) offers: Vec<Held>,
     /// Its place among all that are up, if it is.
     pub(crate) up_at: Option<usize>,
+    /// The number of its upgrade rules, if it has any.
+    pub(crate) book: Option<u32>,
+    /// Its place among those with the same rules that are up, if it is.
+    pub(crate) book_at: Option<usize>,
 }
 
 /// One of its capabilities.

@@ -14,7 +14,8 @@
 //! asked whether it can serve the request, so that a claim that is not true any more does not cost the last attempt.
 //! Questions and connections that fail cost time only: each teaches the registry something that holds for every other
 //! request. What is left is a replica that changes between the question and the request: it costs the last attempt.
-//! Where nobody claims to serve a request, the most promising replica gets it, once.
+//! Where nobody claims to serve a request, the most promising replica gets it, once: at best one whose upgrade rules lead
+//! to somebody else, who is found by the query that it hands back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +28,8 @@ use crate::{Handle, Registry, Trip};
 
 /// Attempts of one request at most.
 const ATTEMPTS: u32 = 2;
+/// Most promising replicas that one request tries at most: those that cannot be reached have not had it.
+const PROMISES: u32 = 8;
 /// Ejected replicas that one request tries at most.
 const LAST_RESORTS: u32 = 8;
 
@@ -131,6 +134,8 @@ pub struct Route {
     last_resorts: u32,
     /// The most promising replica has had it.
     promised: bool,
+    /// Most promising replicas so far.
+    promises: u32,
     /// Why the last one refused it.
     refused: Option<Error>,
     state: State,
@@ -174,6 +179,7 @@ impl Route {
             unreached: 0,
             last_resorts: 0,
             promised: false,
+            promises: 0,
             refused: None,
             state: State::Begun,
         }
@@ -285,8 +291,13 @@ impl Route {
         if std::mem::replace(&mut self.promised, true) || busy {
             return self.give_up(registry);
         }
-        match registry.promising(&self.query, &self.avoid, policy, &self.keys) {
-            Some(pick) => self.send(pick, registry, policy, now),
+        // With counter 1 nobody upgrades anything.
+        let rules = self.delegations.max(self.attempts) == 0;
+        match registry.promising(&self.query, &self.avoid, policy, &self.keys, rules) {
+            Some((pick, _)) => {
+                self.promises += 1;
+                self.send(pick, registry, policy, now)
+            }
             None => self.give_up(registry),
         }
     }
@@ -332,6 +343,9 @@ impl Route {
         registry.eject(pick.handle, now);
         self.unreached += 1;
         self.avoid.push(Arc::clone(&pick.id));
+        if pick.claim.is_none() && self.promises < PROMISES {
+            self.promised = false;
+        }
         None
     }
 

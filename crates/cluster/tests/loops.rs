@@ -20,14 +20,23 @@ fn kind(number: u8) -> String {
     format!("type=t{number}")
 }
 
-fn fleet(offers: &[Vec<u8>], now: Instant) -> Registry {
+/// Replicas with these kinds, all with the same rules.
+fn fleet(offers: &[Vec<u8>], upgrades: &Upgrades, now: Instant) -> Registry {
     let mut registry = registry();
     for (id, kinds) in offers.iter().enumerate() {
         let offers = kinds.iter().map(|number| Offer { idempotent: true, load: READY, ..offer(&kind(*number)) });
-        let announce = Announce { offers: offers.collect(), ..announce(&format!("r{id}"), 1, 1, &[]) };
+        let (offers, upgrades) = (offers.collect(), upgrades.clone());
+        let announce = Announce { offers, upgrades, ..announce(&format!("r{id}"), 1, 1, &[]) };
         registry.announce(&announce, now).unwrap();
     }
     registry
+}
+
+/// Rules from every kind to the one so many further on; that many are none.
+fn circle(by: u8) -> Upgrades {
+    let rule = |from| format!("{} -> {}", kind(from), kind((from + by) % KINDS));
+    let rules: Vec<_> = (0..if by == KINDS { 0 } else { KINDS }).map(rule).collect();
+    Upgrades::parse(rules.iter().map(String::as_str)).unwrap()
 }
 
 /// What a replica may say, as a number: anything, in any order, as often as it likes.
@@ -108,7 +117,8 @@ proptest! {
         which in 0..5_usize,
     ) {
         let policies: [&dyn Policy; 5] = [&LeastWait, &BinPacking, &Sticky, &PrefixAffinity::default(), &RoundRobin];
-        let mut registry = fleet(&offers, Instant::now());
+        let upgrades = circle(says[0] % KINDS + 1);
+        let mut registry = fleet(&offers, &upgrades, Instant::now());
         let trip = Trip { delegations, refused_by: (delegations == 1).then(|| "r0".to_owned()) };
         let mut route = Route::new(Call { trip, ..call(&kind(wanted)) });
         let mut said = says.iter().cycle();
@@ -127,10 +137,8 @@ proptest! {
         wanted in 0..KINDS,
         circle in 1..KINDS,
     ) {
-        let rule = |from| format!("{} -> {}", kind(from), kind((from + circle) % KINDS));
-        let rules: Vec<_> = (0..KINDS).map(rule).collect();
-        let upgrades = Upgrades::parse(rules.iter().map(String::as_str)).unwrap();
-        let mut registry = fleet(&offers, Instant::now());
+        let upgrades = self::circle(circle);
+        let mut registry = fleet(&offers, &upgrades, Instant::now());
         let mut route = Route::new(call(&kind(wanted)));
         // Everybody claims to serve and nobody does.
         let log = run(&mut route, &mut registry, &LeastWait, |target, asked| {

@@ -11,7 +11,7 @@ use anyserve_cluster::{
     Announce, Answer, Health, Heartbeat, Load, MessageError, Registry, RegistryConfig, RegistryLimits,
 };
 use anyserve_core::{Capability, Value};
-use common::{announce, first, heartbeat, offer, registry};
+use common::{announce, first, heartbeat, offer, registry, rules};
 use proptest::prelude::*;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -176,7 +176,14 @@ fn there_are_as_many_replicas_as_there_may_be() {
 
 #[test]
 fn every_length_is_accepted_up_to_its_limit() {
-    let limits = RegistryLimits { max_replicas: 9, max_capabilities: 2, max_keys: 2, max_text: 20 };
+    let limits = RegistryLimits {
+        max_replicas: 9,
+        max_capabilities: 2,
+        max_keys: 2,
+        max_text: 20,
+        max_upgrades: 2,
+        max_upgrade: 20,
+    };
     let fits = |announce: &Announce| limited(limits).announce(announce, Instant::now()).is_ok();
     let text = |len: usize| "x".repeat(len);
     for (len, expected) in [(19, true), (20, true), (21, false)] {
@@ -193,6 +200,14 @@ fn every_length_is_accepted_up_to_its_limit() {
         assert_eq!(fits(&announce("a", 1, 1, &vec!["type=x"; count])), expected, "{count} capabilities");
         let keys = ["a=1", "b=1", "c=1"][..count].join(",");
         assert_eq!(fits(&announce("a", 1, 1, &[keys.as_str()])), expected, "{count} keys");
+    }
+    for (count, expected) in [(1, true), (2, true), (3, false)] {
+        let upgrades = rules(&vec!["a=1 -> a=2"; count]);
+        assert_eq!(fits(&Announce { upgrades, ..announce("a", 1, 1, &[]) }), expected, "{count} rules");
+    }
+    for (len, expected) in [(19, true), (20, true), (21, false)] {
+        let upgrades = rules(&[&format!("a=1 -> a={}", text(len - "a=1 -> a=".len()))]);
+        assert_eq!(fits(&Announce { upgrades, ..announce("a", 1, 1, &[]) }), expected, "a rule of {len}");
     }
     for endpoint in ["", "http://", "ftp://a", "http://a b", "https://a\n", "http://ä"] {
         assert!(!fits(&Announce { endpoint: endpoint.into(), ..announce("a", 1, 1, &[]) }), "{endpoint}");
@@ -248,7 +263,9 @@ fn say(registry: &mut Registry, message: &Message, now: Instant) {
         Message::Announce(id, epoch, seq, offers) => {
             let offers: Vec<_> = offers.iter().map(|kind| format!("type=t{kind}")).collect();
             let offers: Vec<_> = offers.iter().map(String::as_str).collect();
-            registry.announce(&announce(&name(id), *epoch, *seq, &offers), now).unwrap();
+            let rule = format!("type=t9 -> type=t{}", seq % 4);
+            let upgrades = rules(&[rule.as_str()][..usize::from(!seq.is_multiple_of(3))]);
+            registry.announce(&Announce { upgrades, ..announce(&name(id), *epoch, *seq, &offers) }, now).unwrap();
         }
         Message::Heartbeat(id, epoch, seq, announced, loads) => {
             let loads = vec![Load { ready: seq % 2 == 0, saturated: seq % 3 == 0, ..Load::default() }; *loads];
@@ -284,7 +301,7 @@ proptest! {
                 prop_assert!(view.epoch >= *newest && view.lease_until > now && view.lease_until <= now + LEASE);
                 *newest = view.epoch;
             }
-            for kind in 0..4 {
+            for kind in [0, 1, 2, 3, 9] {
                 first(&mut registry, &format!("type=t{kind}"), &LeastWait, now);
             }
         }

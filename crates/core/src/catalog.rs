@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Code, Explanation, Fingerprint, Handler, Quarantined, Request};
+use crate::{Code, Explanation, Fingerprint, Handler, Quarantined, Request, Upgrades};
 
 /// One capability of the catalog.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct CatalogEntry {
 pub struct Catalog {
     /// The capabilities.
     pub entries: Vec<CatalogEntry>,
+    /// What a request may become that none of them serves.
+    pub upgrades: Upgrades,
     /// Set once the replica has begun to leave.
     pub draining: bool,
     /// Grows with every change.

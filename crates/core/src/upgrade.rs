@@ -1,19 +1,21 @@
 //! Upgrade rules: what a query may become where nothing serves it as it is.
 
-use crate::{Condition, Conditions, Op, Query, SelectorError};
+use std::fmt;
+
+use crate::{Condition, Conditions, Op, Query, SelectorError, selector};
 
 /// Rules of one app or group at most.
 pub const MAX_UPGRADES: usize = 64;
 
 /// A rule: a query with these pairs may be served by a capability with those instead.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Upgrade {
     from: Vec<(String, String)>,
     to: Vec<(String, String)>,
 }
 
 /// Rules, the first that applies counts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Upgrades(Vec<Upgrade>);
 
 /// A text that is no rule, or too many of them.
@@ -87,8 +89,15 @@ impl Upgrade {
         Some(Query::all(kept.into_iter().chain(to).collect()))
     }
 
+    /// The pairs that a query must ask for, sorted by key. There is at least one.
+    pub fn asks_for(&self) -> &[(String, String)] {
+        &self.from
+    }
+
     fn kept(&self, conditions: &[Condition]) -> Option<Vec<Condition>> {
-        let asked = |(key, value): &(String, String)| conditions.contains(&Condition::equals(key, value));
+        let equals = |one: &Condition, value: &str| matches!(&one.op, Op::Equals(own) if own == value);
+        let asked =
+            |(key, value): &(String, String)| conditions.iter().any(|one| one.key == *key && equals(one, value));
         let spoken_of = |key: &str| self.from.iter().chain(&self.to).any(|(own, _)| own == key);
         let kept = || conditions.iter().filter(|one| !spoken_of(&one.key)).cloned().collect();
         self.from.iter().all(asked).then(kept)
@@ -97,6 +106,19 @@ impl Upgrade {
     fn is_named(&self, name: &str) -> bool {
         matches!(&self.from[..], [(key, value)] if ["model", "type"].contains(&key.as_str()) && value == name)
     }
+}
+
+impl fmt::Display for Upgrade {
+    /// The text that [`parse`](Self::parse) reads this rule from, whatever its keys and values hold.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", written(&self.from), written(&self.to))
+    }
+}
+
+/// A side as a selector. An arrow can only be within quotes there, where a backslash hides it.
+fn written(side: &[(String, String)]) -> String {
+    let conditions: Vec<_> = side.iter().map(|(key, value)| Condition::equals(key, value)).collect();
+    selector::write(&conditions).replace("->", "-\\>")
 }
 
 /// The pairs of conditions, or the first one that is none or has a key for the second time.
@@ -123,6 +145,21 @@ impl Upgrades {
             return Err(UpgradeError::TooMany { count, max });
         }
         texts.into_iter().map(Upgrade::parse).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The rules, in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Upgrade> {
+        self.0.iter()
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The query that the first rule that applies makes of another. Only one rule is applied.
@@ -183,11 +220,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_rule_is_read_as_it_is_written() {
+        for text in [
+            "type=decode -> type=heavy",
+            "a=\"x y\",b=1 -> c=\"\\\"\"",
+            "a=\"-\\>\" -> b=\"\\\\-\\>\"",
+            "\"-\\>\"=- -> a=x-",
+        ] {
+            let rule = Upgrade::parse(text).unwrap();
+            assert_eq!(Upgrade::parse(&rule.to_string()), Ok(rule), "{text}");
+        }
+        assert_eq!(Upgrade::parse("type = a->type=b").unwrap().to_string(), "type=a -> type=b");
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_a_rule_or_refused(text in ".{0,40}", query in "[a-c]=[1-3]") {
+        fn any_text_is_a_rule_or_refused(
+            text in ".{0,40}|\"[-\\\\> a]{1,5}\"=\"[-\\\\> a]{0,5}\" -> [ab]=\"[-\\\\> a]{0,5}\"",
+            query in "[a-c]=[1-3]",
+        ) {
             if let Ok(rule) = Upgrade::parse(&text) {
                 let _ = rule.apply(&Query::parse(&query).unwrap());
+                prop_assert_eq!(Upgrade::parse(&rule.to_string()), Ok(rule));
             }
         }
     }

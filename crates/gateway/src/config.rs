@@ -1,6 +1,5 @@
 //! What can be set about an API server.
 
-use anyserve_client::Tls;
 use anyserve_server::AdminToken;
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +12,6 @@ pub struct GatewayConfig {
     pub proxy: ProxyConfig,
     /// Who knows it may be a replica from elsewhere. Without one, only who is on this machine may.
     pub cluster_token: Option<AdminToken>,
-    /// How to talk TLS with replicas whose endpoints are `https://`, for questions about their health.
-    pub replica_tls: Tls,
     /// Cancelled once the server leaves: the same one that [`anyserve_server::Server::of`] gets.
     pub leaving: CancellationToken,
 }

@@ -12,7 +12,7 @@ use anyserve_cluster::{
     Announce, Answer, Call, Event, Handle, Heartbeat, MessageError, OfferView, Registry, RegistryConfig, ReplicaView,
     Resolved, Route, Step,
 };
-use anyserve_core::{Error, Query};
+use anyserve_core::{Error, Query, Upgrades};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -164,6 +164,14 @@ impl Fleet {
     pub fn offers_of(&self, views: &[ReplicaView]) -> Vec<Vec<OfferView>> {
         let of = |some: &[ReplicaView]| {
             self.with(|registry, _| some.iter().map(|view| registry.offers(&view.id)).collect::<Vec<_>>())
+        };
+        views.chunks(CHUNK).flat_map(of).collect()
+    }
+
+    /// The upgrade rules of these replicas, as each announced them.
+    pub fn upgrades_of(&self, views: &[ReplicaView]) -> Vec<Upgrades> {
+        let of = |some: &[ReplicaView]| {
+            self.with(|registry, _| some.iter().map(|view| registry.upgrades(&view.id)).collect::<Vec<_>>())
         };
         views.chunks(CHUNK).flat_map(of).collect()
     }

@@ -30,7 +30,7 @@ impl Gateway {
     /// Answers for this fleet.
     ///
     /// # Errors
-    /// [`ReplicaTlsError`] if there is a file of replicas' authorities that cannot be used.
+    /// [`ReplicaTlsError`] if TLS to replicas cannot be set up as it is wanted.
     pub fn try_new(config: &GatewayConfig, fleet: Arc<Fleet>) -> Result<Arc<Self>, ReplicaTlsError> {
         let services = Services::new(SERVICES.into_iter().chain(Reflection::SERVICES));
         let control = Arc::new(Control::new(config, &fleet, services.clone()));

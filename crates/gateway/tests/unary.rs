@@ -8,8 +8,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyserve_client::Tls;
+use anyserve_cluster::Health;
 use anyserve_cluster::policy::RoundRobin;
-use anyserve_gateway::{Gateway, GatewayConfig, ProxyConfig, ReplicasConfig};
+use anyserve_gateway::{Gateway, GatewayConfig, GrpcProber, Prober, ProxyConfig, ReplicasConfig};
 use anyserve_proto::inference::{InferTensorContents, infer_parameter::ParameterChoice};
 use anyserve_server::{Drained, Listener, Server, ServerConfig, TlsFiles};
 use bytes::Bytes;
@@ -462,17 +464,58 @@ async fn replicas_with_certificates_are_believed_by_their_authority_alone() {
     let server = Server::of(&ServerConfig { tls, ..ServerConfig::default() }, behind.gateway(), leaving).unwrap();
     let serving = tokio::spawn(server.serve(listener, tokio_util::sync::CancellationToken::new()));
     for (ca, message) in
-        [(Some(certificate), "no%20replica%20is%20registered%20yet"), (None, "could%20not%20be%20reached")]
+        [(Some(made.cert.pem()), "no%20replica%20is%20registered%20yet"), (None, "could%20not%20be%20reached")]
     {
-        let replicas = ReplicasConfig { ca, ..ReplicasConfig::default() };
+        let tls = Tls { ca: ca.map(String::into_bytes), identity: None };
+        let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
         let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
         world.register("secure", &endpoint, &["model=m"], false);
         let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
         assert!(answer.message().contains(message), "{}", answer.message());
     }
     serving.abort();
-    let missing = ReplicasConfig { ca: Some(folder.path().join("none.pem")), ..ReplicasConfig::default() };
-    let proxy = ProxyConfig { replicas: missing, ..ProxyConfig::default() };
+    let tls = Tls { ca: Some(b"no certificate".to_vec()), identity: None };
+    let unusable = ReplicasConfig { tls, ..ReplicasConfig::default() };
+    let proxy = ProxyConfig { replicas: unusable, ..ProxyConfig::default() };
     let config = GatewayConfig { proxy, ..GatewayConfig::default() };
     assert!(Gateway::try_new(&config, Arc::clone(&behind.fleet)).is_err());
+}
+
+#[tokio::test]
+async fn replicas_that_ask_who_an_api_server_is_are_shown_its_certificate() {
+    let (made, other) = (self_signed(), self_signed());
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name)
+    };
+    let certificate = file("cert.pem", made.cert.pem());
+    let key = file("key.pem", made.signing_key.serialize_pem());
+    // An API server with TLS stands for the replica: it says that nobody is there.
+    let tls = Some(TlsFiles { certificate: certificate.clone(), key, client_ca: Some(certificate) });
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let endpoint = format!("https://localhost:{}", listener.local_addr().port());
+    let behind = start();
+    let leaving = tokio_util::sync::CancellationToken::new();
+    let server = Server::of(&ServerConfig { tls, ..ServerConfig::default() }, behind.gateway(), leaving).unwrap();
+    let serving = tokio::spawn(server.serve(listener, tokio_util::sync::CancellationToken::new()));
+    for (own, known) in [(Some(&made), true), (Some(&other), false), (None, false)] {
+        let identity = own.map(|own| (own.cert.pem().into_bytes(), own.signing_key.serialize_pem().into_bytes()));
+        let tls = Tls { ca: Some(made.cert.pem().into_bytes()), identity };
+        let prober = GrpcProber::new(tls.clone());
+        assert_eq!(watchdog(prober.is_live(&endpoint, Duration::from_secs(10))).await, known);
+        let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
+        let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
+        world.register("secure", &endpoint, &["model=m"], false);
+        let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
+        let answered = answer.message().contains("no%20replica%20is%20registered%20yet");
+        assert_eq!(answered, known, "{}", answer.message());
+        let up = world.fleet.with(|registry, _| registry.view("secure").unwrap().health == Health::Up);
+        assert_eq!(up, known, "who does not take it is ejected");
+    }
+    serving.abort();
+}
+
+fn self_signed() -> rcgen::CertifiedKey<rcgen::KeyPair> {
+    rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap()
 }

@@ -84,7 +84,8 @@ async fn serve(settings: ApiServerSettings, threads: &Threads, tell: Tell) -> Re
     let server = Server::over(&settings.server, anyserve_server::Threads::on(each), leaving).map_err(Error::new)?;
     let shutdown = CancellationToken::new();
     let mut background = JoinSet::new();
-    background.spawn(Arc::clone(&fleet).tend(Arc::new(GrpcProber::new(settings.gateway.replica_tls.clone()))));
+    let prober = GrpcProber::new(settings.gateway.proxy.replicas.tls.clone());
+    background.spawn(Arc::clone(&fleet).tend(Arc::new(prober)));
     background.spawn(driver.run(Arc::clone(&fleet)));
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     tell(ApiServerEvent::Listening { endpoint, store, policy });

@@ -10,17 +10,19 @@ use anyserve_server::AdminToken;
 use anyserve_uplink::{Endpoint, Link, LinkConfig, Running, Tls};
 
 use crate::Options;
+use crate::client_tls::ClientFiles;
 
 /// Longest name of a replica, in bytes.
 const MAX_ID: usize = 256;
 
-/// What was asked for, checked as far as that goes without touching anything.
+/// What was asked for, checked as far as that goes without a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FleetSettings {
     api_servers: Vec<Endpoint>,
     replica_id: Option<String>,
     advertise: Option<Advertised>,
     token: Option<AdminToken>,
+    tls: Tls,
 }
 
 /// What was given for `--advertise`.
@@ -51,12 +53,28 @@ impl FleetSettings {
             token.check().context("--cluster-token")?;
         }
         let advertise = options.advertise.as_deref().map(advertised).transpose()?;
+        let files = ClientFiles {
+            ca: options.api_server_ca.clone(),
+            certificate: options.api_server_cert.clone(),
+            key: options.api_server_key.clone(),
+        };
+        ensure!(
+            files.is_empty() || !api_servers.is_empty() || options.object_peer.is_some(),
+            "--api-server-ca, --api-server-cert and --api-server-key need --api-server or --object-peer: this replica \
+             connects to nobody"
+        );
         Ok(Self {
             api_servers,
             replica_id: options.replica_id.clone(),
             advertise,
             token: options.cluster_token.clone(),
+            tls: files.read("--api-server")?,
         })
+    }
+
+    /// How this replica talks TLS with API servers and other replicas.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// The link to the API servers, of a replica that listens at `address`, with TLS if it is `secure`. A replica without
@@ -86,7 +104,7 @@ impl FleetSettings {
             epoch: now_ms(),
             endpoint,
             token: self.token.as_ref().map(|token| token.reveal().to_owned().into()),
-            tls: Tls::default(),
+            tls: self.tls.clone(),
         }))
     }
 }
@@ -226,9 +244,14 @@ mod tests {
         assert!(message.starts_with("--advertise: endpoint 'host' has no port"), "{message}");
         let message = refused(Options { cluster_token: Some("a b".to_owned().into()), ..none() });
         assert!(message.starts_with("--cluster-token: a token is one word"), "{message}");
+        let message = refused(Options { api_server_ca: Some("none".into()), ..none() });
+        assert!(message.starts_with("--api-server-ca: none cannot be read"), "{message}");
         let alone = Options { replica_id: Some("a".into()), ..none() };
         let message = format!("{:#}", FleetSettings::try_new(&alone).unwrap_err());
         assert!(message.contains("needs --api-server"), "{message}");
+        let alone = Options { api_server_ca: Some("none".into()), ..none() };
+        let message = format!("{:#}", FleetSettings::try_new(&alone).unwrap_err());
+        assert!(message.contains("need --api-server or --object-peer"), "{message}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, ensure};
+use anyserve_client::Tls;
 use anyserve_core::{FarObjects, LocalObjects};
 use anyserve_objects::{Endpoint, FarStore, Peers, Spill};
 
@@ -36,15 +37,16 @@ fn peers(texts: &[String]) -> Result<Vec<Endpoint>> {
     each.map(|text| text.parse().map_err(Error::new).context("--object-peer")).collect()
 }
 
-/// What finds for `local`, the objects of this replica, those that are elsewhere. Without peers and a store it finds none.
+/// What finds for `local`, the objects of this replica, those that are elsewhere, with TLS like this where a peer is
+/// `https://`. Without peers and a store it finds none.
 ///
 /// # Errors
 /// What is wrong with the peers, or with the store for durable objects, and how to mend it.
 ///
 /// # Panics
 /// Outside a tokio runtime.
-pub fn far_objects(settings: &ObjectSettings, local: Arc<dyn LocalObjects>) -> Result<Arc<dyn FarObjects>> {
-    let peers = Peers::try_new(settings.peers.clone()).context("--object-peer")?;
+pub fn far_objects(settings: &ObjectSettings, tls: &Tls, local: Arc<dyn LocalObjects>) -> Result<Arc<dyn FarObjects>> {
+    let peers = Peers::try_new(settings.peers.clone(), tls).context("--object-peer")?;
     let spill = settings.spill.as_deref().map(Spill::open).transpose().context("--object-spill")?;
     Ok(FarStore::start(local, peers, spill))
 }
@@ -69,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_used_is_named_with_its_option() {
-        let far = |settings: &ObjectSettings| far_objects(settings, Arc::new(Shelf::new(1, 1)));
+        let far = |settings: &ObjectSettings| far_objects(settings, &Tls::default(), Arc::new(Shelf::new(1, 1)));
         assert!(far(&settings(&["a:1"], Some("memory:///"))).is_ok());
         let many: Vec<_> = vec!["a:1"; 257];
         assert!(far(&settings(&many[1..], None)).is_ok());

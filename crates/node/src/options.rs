@@ -113,6 +113,15 @@ pub struct Options {
     #[arg(long, env = "ANYSERVE_CLUSTER_TOKEN", hide_env_values = true)]
     #[serde(default, deserialize_with = "token")]
     pub cluster_token: Option<AdminToken>,
+    /// Authorities of the certificates of API servers and of other replicas in PEM [default: those of the system]
+    #[arg(long, env = "ANYSERVE_API_SERVER_CA", value_name = "FILE")]
+    pub api_server_ca: Option<PathBuf>,
+    /// Own certificate chain in PEM, for API servers and replicas that ask for one
+    #[arg(long, env = "ANYSERVE_API_SERVER_CERT", value_name = "FILE")]
+    pub api_server_cert: Option<PathBuf>,
+    /// Private key of --api-server-cert in PEM
+    #[arg(long, env = "ANYSERVE_API_SERVER_KEY", value_name = "FILE")]
+    pub api_server_key: Option<PathBuf>,
     /// Threads of the runtime [default: one per core]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
@@ -180,6 +189,9 @@ impl Options {
             replica_id: self.replica_id.or(file.replica_id),
             advertise: self.advertise.or(file.advertise),
             cluster_token: self.cluster_token.or(file.cluster_token),
+            api_server_ca: self.api_server_ca.or(file.api_server_ca),
+            api_server_cert: self.api_server_cert.or(file.api_server_cert),
+            api_server_key: self.api_server_key.or(file.api_server_key),
             threads: self.threads.or(file.threads),
             server_id: self.server_id.or(file.server_id),
             client_shm: self.client_shm.or(file.client_shm),

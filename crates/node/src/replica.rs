@@ -65,7 +65,8 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let tensors = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn TensorMemory>);
     let local = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn LocalObjects>);
     let elsewhere = local.clone().filter(|_| !settings.objects.is_empty());
-    let far = elsewhere.map(|local| objects::far_objects(&settings.objects, local)).transpose()?;
+    let far =
+        elsewhere.map(|local| objects::far_objects(&settings.objects, settings.fleet.tls(), local)).transpose()?;
     let memory = SharedMemory { plane, regions: regions.clone(), far };
     let mut fleet = settings.fleet.join(endpoint, settings.server.tls.is_some())?;
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));

@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn every_value_out_of_range_is_named_with_its_range() {
         let none = Options::default;
-        for (options, part) in [
+        for (options, part) in vec![
             (Options { workers: Some(0), ..none() }, "--workers is 0"),
             (Options { resources: Some(vec!["a".into()]), ..none() }, "--resources 'a'"),
             (Options { gpus: Some("0,".into()), ..none() }, "--gpus '0,'"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use anyserve_client::Tls;
 use anyserve_core::{
     Catalog, Changed, Code, Control, Decision, Directory, Error, Explanation, FarObjects, Fingerprint, Lease,
     LocalObjects, Obeyed, ObjRef, Order, Quarantined, Reply, Request, Snapshot, Statistics, Status, StoreId,
@@ -108,7 +109,7 @@ impl Replica {
     /// What finds objects for a replica with these peers.
     fn far(&self, peers: &[&Self]) -> Arc<FarStore> {
         let endpoints = peers.iter().map(|peer| peer.address.to_string().parse().unwrap()).collect();
-        FarStore::start(Arc::new(self.shelf.clone()), Peers::try_new(endpoints).unwrap(), None)
+        FarStore::start(Arc::new(self.shelf.clone()), Peers::try_new(endpoints, &Tls::default()).unwrap(), None)
     }
 
     fn put(&self, bytes: &[u8]) -> ObjRef {

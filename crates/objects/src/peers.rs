@@ -77,16 +77,21 @@ const STORE: &str = "x-anyserve-store";
 // === impl Peers ===
 
 impl Peers {
-    /// The replicas at these endpoints. Nothing is sent before an object is asked for.
+    /// The replicas at these endpoints, with TLS like this where one is `https://`. Nothing is sent before an object is
+    /// asked for.
+    ///
+    /// # Errors
+    /// [`PeersError`] for too many of them, and for TLS options that cannot be used.
     ///
     /// # Panics
     /// Outside a tokio runtime; the connections live on the one this is called in.
-    pub fn try_new(endpoints: Vec<Endpoint>) -> Result<Self, PeersError> {
+    pub fn try_new(endpoints: Vec<Endpoint>, tls: &Tls) -> Result<Self, PeersError> {
         let have = endpoints.len();
         if have > MAX_PEERS {
             return Err(PeersError::TooMany { have, max: MAX_PEERS });
         }
-        let all = endpoints.into_iter().map(Remote::try_new).collect::<Result<_, _>>().map_err(PeersError::Tls)?;
+        let all = endpoints.into_iter().map(|endpoint| Remote::try_new(endpoint, tls));
+        let all = all.collect::<Result<_, _>>().map_err(PeersError::Tls)?;
         Ok(Self { all, asks: Arc::new(Flights::new()) })
     }
 
@@ -148,8 +153,8 @@ fn unanswered(silent: &[String]) -> Error {
 // === impl Remote ===
 
 impl Remote {
-    fn try_new(endpoint: Endpoint) -> Result<Self, Error> {
-        let channel = channel(&endpoint, &Tls::default())?;
+    fn try_new(endpoint: Endpoint, tls: &Tls) -> Result<Self, Error> {
+        let channel = channel(&endpoint, tls)?;
         let grpc = ObjectTransferClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         Ok(Self { endpoint, grpc, store: Mutex::new(None) })
     }

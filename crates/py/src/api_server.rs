@@ -52,9 +52,13 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
     #[pyo3(default)]
     replica_ca: Option<PathBuf>,
+    #[pyo3(default)]
+    replica_cert: Option<PathBuf>,
+    #[pyo3(default)]
+    replica_key: Option<PathBuf>,
 }
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 20] = [
     "host",
     "port",
     "store",
@@ -73,6 +77,8 @@ const NAMES: [&str; 18] = [
     "tls_key",
     "tls_client_ca",
     "replica_ca",
+    "replica_cert",
+    "replica_key",
 ];
 
 /// Runs an API server until SIGTERM or SIGINT; see `_core.pyi`.
@@ -157,6 +163,8 @@ impl From<Given> for ApiServerOptions {
             tls_key: given.tls_key,
             tls_client_ca: given.tls_client_ca,
             replica_ca: given.replica_ca,
+            replica_cert: given.replica_cert,
+            replica_key: given.replica_key,
         }
     }
 }

@@ -84,6 +84,12 @@ struct Given {
     #[pyo3(default)]
     cluster_token: Option<String>,
     #[pyo3(default)]
+    api_server_ca: Option<PathBuf>,
+    #[pyo3(default)]
+    api_server_cert: Option<PathBuf>,
+    #[pyo3(default)]
+    api_server_key: Option<PathBuf>,
+    #[pyo3(default)]
     threads: Option<u32>,
     #[pyo3(default)]
     server_id: Option<String>,
@@ -97,7 +103,7 @@ struct Given {
     tls_client_ca: Option<PathBuf>,
 }
 
-const NAMES: [&str; 38] = [
+const NAMES: [&str; 41] = [
     "target",
     "factory",
     "host",
@@ -130,6 +136,9 @@ const NAMES: [&str; 38] = [
     "replica_id",
     "advertise",
     "cluster_token",
+    "api_server_ca",
+    "api_server_cert",
+    "api_server_key",
     "threads",
     "server_id",
     "client_shm",
@@ -290,6 +299,9 @@ impl From<Given> for Options {
             replica_id: given.replica_id,
             advertise: given.advertise,
             cluster_token: given.cluster_token.map(Into::into),
+            api_server_ca: given.api_server_ca,
+            api_server_cert: given.api_server_cert,
+            api_server_key: given.api_server_key,
             threads: given.threads,
             server_id: given.server_id,
             client_shm: given.client_shm,

@@ -22,6 +22,7 @@ mod forward;
 mod link;
 mod offers;
 mod speaker;
+mod trouble;
 
 pub use anyserve_client::{Endpoint, EndpointError, Tls};
 pub use config::{LinkConfig, Token};

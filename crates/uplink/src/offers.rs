@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyserve_cluster::RegistryLimits;
-use anyserve_core::{Capability, CapabilityLoad, Catalog, CatalogEntry, Snapshot, Value};
+use anyserve_core::{Capability, CapabilityLoad, Catalog, CatalogEntry, Snapshot, Upgrades, Value};
 use anyserve_proto::v1::capability_value::Value as ProtoValue;
 use anyserve_proto::v1::{CapabilityValue, Load, Offer};
 
@@ -12,12 +12,16 @@ use anyserve_proto::v1::{CapabilityValue, Load, Offer};
 pub(crate) struct Inventory {
     /// What requests are taken for.
     pub(crate) offers: Vec<Offer>,
+    /// What a request may become that it does not serve, as texts.
+    pub(crate) upgrades: Vec<String>,
     /// It takes no more requests.
     pub(crate) draining: bool,
     /// The version of the catalog.
     pub(crate) version: u64,
     /// Capabilities beyond what an API server takes.
     pub(crate) left_out: usize,
+    /// Upgrade rules beyond that. They count here all the same.
+    pub(crate) rules_left_out: usize,
 }
 
 // === impl Inventory ===
@@ -35,7 +39,9 @@ impl Inventory {
         let left_out = odd.len() + fitting.len().saturating_sub(limits.max_capabilities);
         let offers =
             fitting.into_iter().take(limits.max_capabilities).map(|(entry, load)| offer(entry, load)).collect();
-        Self { offers, draining: catalog.draining, version: catalog.version, left_out }
+        let upgrades = upgrades(&catalog.upgrades, &limits);
+        let rules_left_out = catalog.upgrades.len() - upgrades.len();
+        Self { offers, upgrades, draining: catalog.draining, version: catalog.version, left_out, rules_left_out }
     }
 
     /// The loads, in the order of the offers.
@@ -43,12 +49,13 @@ impl Inventory {
         self.offers.iter().map(|offer| offer.load.unwrap_or_default()).collect()
     }
 
-    /// Whether another one offers the same, however busy it is.
+    /// Whether another one offers the same by the same rules, however busy it is.
     pub(crate) fn offers_the_same(&self, other: &Self) -> bool {
         let same = |(one, other): (&Offer, &Offer)| {
             one.capability == other.capability && one.idempotent == other.idempotent && one.slots == other.slots
         };
-        self.offers.len() == other.offers.len() && self.offers.iter().zip(&other.offers).all(same)
+        let rules = self.upgrades == other.upgrades;
+        rules && self.offers.len() == other.offers.len() && self.offers.iter().zip(&other.offers).all(same)
     }
 }
 
@@ -56,6 +63,12 @@ fn fits(capability: &Capability, limits: &RegistryLimits) -> bool {
     let short = |text: &str| text.len() <= limits.max_text;
     let value = |value: &Value| if let Value::Text(text) = value { short(text) } else { true };
     capability.len() <= limits.max_keys && capability.iter().all(|(key, own)| short(key) && value(own))
+}
+
+/// The rules that an API server takes, in their order.
+fn upgrades(rules: &Upgrades, limits: &RegistryLimits) -> Vec<String> {
+    let fitting = rules.iter().map(ToString::to_string).filter(|rule| rule.len() <= limits.max_upgrade);
+    fitting.take(limits.max_upgrades).collect()
 }
 
 fn offer(entry: &CatalogEntry, load: &CapabilityLoad) -> Offer {
@@ -151,6 +164,21 @@ mod tests {
         assert!(with(1, 3).offers_the_same(&with(2, 3)));
         assert!(!with(1, 3).offers_the_same(&with(2, 6)));
         assert!(!with(1, 3).offers_the_same(&Inventory::default()));
+    }
+
+    #[test]
+    fn rules_are_told_up_to_their_length_and_other_ones_are_other_offers() {
+        let told = |rules: &[&str]| {
+            let upgrades = Upgrades::parse(rules.iter().copied()).unwrap();
+            Inventory::of(&Catalog { upgrades, ..Catalog::default() }, &Snapshot::default())
+        };
+        let (one, other) = (told(&["type=a->type=b"]), told(&["type=a->type=c"]));
+        assert_eq!((&one.upgrades, one.rules_left_out), (&vec!["type=a -> type=b".to_owned()], 0));
+        assert!(one.offers_the_same(&one) && !one.offers_the_same(&other));
+        for (len, left_out) in [(1023, 0), (1024, 0), (1025, 1)] {
+            let long = format!("type=a -> type=b{}", "x".repeat(len - "type=a -> type=b".len()));
+            assert_eq!(told(&[&long, "type=x -> type=y"]).rules_left_out, left_out, "{len}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tonic::{Request, Status, Streaming};
 use crate::announcer::{Action, Announcer, Change, End, Event, Wish};
 use crate::config::LinkConfig;
 use crate::offers::Inventory;
+use crate::trouble::{AWAY, REFUSES, away};
 
 /// Time that an API server has to answer, a connection to it included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -138,6 +139,9 @@ impl<D: Directory> Speaker<D> {
         if inventory.left_out > self.inventory.left_out {
             warn_of(inventory.left_out);
         }
+        if inventory.rules_left_out > self.inventory.rules_left_out {
+            warn_of_rules(inventory.rules_left_out);
+        }
         let (seq, config) = (self.next_seq(), &self.identity.config);
         let message = RegisterRequest {
             id: config.id.clone(),
@@ -146,6 +150,7 @@ impl<D: Directory> Speaker<D> {
             endpoint: config.endpoint.clone(),
             draining: self.is_draining(&inventory),
             offers: inventory.offers.clone(),
+            upgrades: inventory.upgrades.clone(),
         };
         self.inventory = inventory;
         let request = self.signed(message);
@@ -229,19 +234,17 @@ impl<D: Directory> Speaker<D> {
 
     /// The event of a failure, which is logged where it is another one than before.
     fn failed(&mut self, failure: Failure) -> Event {
-        let error = match failure {
-            Failure::Late => Error::new(Code::Unavailable, "it does not answer"),
-            Failure::Status(status) => {
-                let error = from_status(&status, &self.endpoint, None);
-                let away = unsent(&status) || std::error::Error::source(&status).is_some();
-                if !away && is_refusal(error.code) {
-                    self.complain(&error.message, "the API server refuses what this replica says of itself");
-                    return Event::Refused;
-                }
-                error
-            }
+        let Failure::Status(status) = failure else {
+            self.complain("it does not answer", AWAY);
+            return Event::Broken;
         };
-        self.complain(&error.message, "the API server is away; requests are served all the same");
+        let error = from_status(&status, &self.endpoint, None);
+        let answered = !unsent(&status) && std::error::Error::source(&status).is_none();
+        if answered && is_refusal(error.code) {
+            self.complain(&error.message, REFUSES);
+            return Event::Refused;
+        }
+        self.complain(&error.message, away(&status, &self.endpoint, &self.identity.config.tls));
         Event::Broken
     }
 
@@ -278,6 +281,14 @@ fn warn_of(left_out: usize) {
         left_out,
         "capabilities are not announced: an API server takes 256 of a replica, with 64 keys each and texts of 256 bytes; \
          make them shorter or serve them with several replicas"
+    );
+}
+
+fn warn_of_rules(left_out: usize) {
+    tracing::warn!(
+        left_out,
+        "upgrade rules are not announced: an API server takes 64 of a replica, of 1024 bytes each; they count here all the \
+         same, but requests for them may be sent elsewhere"
     );
 }
 

@@ -57,6 +57,17 @@ async fn what_changes_is_told_and_what_only_gets_busier_is_no_new_registration()
 }
 
 #[tokio::test]
+async fn rules_are_told_and_other_ones_are_a_new_registration() {
+    let (mut server, inside) = (Fake::start(), Inside::of(&["a"]));
+    inside.upgrade(&["type=a->type=b"]);
+    let link = link(&[server.address]);
+    let _running = link.start(&inside).unwrap();
+    assert_eq!(server.hears(registration).await.upgrades, ["type=a -> type=b"]);
+    inside.upgrade(&["type=a -> type=c", "type=b -> type=c"]);
+    assert_eq!(server.hears(registration).await.upgrades, ["type=a -> type=c", "type=b -> type=c"]);
+}
+
+#[tokio::test]
 async fn an_api_server_that_comes_back_empty_knows_the_replica_again() {
     let (mut server, inside) = (quick(), Inside::of(&["a"]));
     let link = link(&[server.address]);

@@ -161,8 +161,7 @@ impl Inner {
 
     /// What a query may become where nothing here serves it.
     pub(crate) fn upgrades(&self) -> Upgrades {
-        let routes = self.routes.load();
-        routes.all().next().map_or_else(Upgrades::default, |route| route.group.app.upgrades.clone())
+        self.routes.load().upgrades()
     }
 
     /// Requests go to these groups from now on, and to no others.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Names, Query};
+use anyserve_core::{Capability, Catalog, CatalogEntry, Code, Error, Handler, Index, Names, Query, Upgrades};
 use anyserve_sched::GroupId;
 
 use crate::group::WorkerGroup;
@@ -117,11 +117,17 @@ impl Routes {
         self.routes.is_empty()
     }
 
+    /// What a request may become that none of these routes serves: the rules of the app that they are of.
+    pub(crate) fn upgrades(&self) -> Upgrades {
+        self.all().next().map_or_else(Upgrades::default, |route| route.group.app.upgrades.clone())
+    }
+
     /// The catalog that these routes make.
     pub(crate) fn catalog(&self, ready: impl Fn(&WorkerGroup) -> bool, draining: bool, version: u64) -> Catalog {
         let entry =
             |route: &Arc<Route>| CatalogEntry { handler: Arc::clone(&route.handler), ready: ready(&route.group) };
-        Catalog { entries: self.routes.iter().map(entry).collect(), draining, version }
+        let entries = self.routes.iter().map(entry).collect();
+        Catalog { entries, upgrades: self.upgrades(), draining, version }
     }
 }
 

@@ -163,6 +163,13 @@ Advertise = Annotated[
     str | None,
     _option("--advertise", "Where others reach this replica.  [default: where it listens]", metavar="HOST:PORT"),
 ]
+ApiServerCa = Annotated[
+    Path | None, _option("--api-server-ca", "CA of the certificates of API servers and other replicas, PEM.")
+]
+ApiServerCert = Annotated[
+    Path | None, _option("--api-server-cert", "Own certificate chain for API servers and replicas that ask, PEM.")
+]
+ApiServerKey = Annotated[Path | None, _option("--api-server-key", "Private key of --api-server-cert, PEM.")]
 ClusterToken = Annotated[str | None, _option("--cluster-token", "Token that API servers on other machines ask for.")]
 Threads = Annotated[
     int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
@@ -217,6 +224,9 @@ def serve(  # noqa: PLR0913 - one parameter per option is how typer is told
     replica_id: ReplicaId = None,
     advertise: Advertise = None,
     cluster_token: ClusterToken = None,
+    api_server_ca: ApiServerCa = None,
+    api_server_cert: ApiServerCert = None,
+    api_server_key: ApiServerKey = None,
     threads: Threads = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -293,6 +303,10 @@ Heartbeat = Annotated[
     float | None, _option("--heartbeat-s", "Seconds between messages of a replica.  [default: 1]", min=0)
 ]
 ReplicaCa = Annotated[Path | None, _option("--replica-ca", "CA of the replicas' certificates, PEM.")]
+ReplicaCert = Annotated[
+    Path | None, _option("--replica-cert", "Own certificate chain for replicas that ask for one, PEM.")
+]
+ReplicaKey = Annotated[Path | None, _option("--replica-key", "Private key of --replica-cert, PEM.")]
 
 
 @cli.command("api-server", cls=Once)
@@ -317,6 +331,8 @@ def api_server(  # noqa: PLR0913 - one parameter per option is how typer is told
     tls_key: TlsKey = None,
     tls_client_ca: TlsClientCa = None,
     replica_ca: ReplicaCa = None,
+    replica_cert: ReplicaCert = None,
+    replica_key: ReplicaKey = None,
 ) -> int:
     """Serve many replicas under one address. Each option is also a variable and a line of the file of --config."""
     from anyserve import _core

@@ -50,6 +50,8 @@ def explained(answer: Mapping[str, Any]) -> str:
     """Write an explanation: what is decided, then a line for each candidate, the chosen one marked."""
     candidates = answer["candidates"]
     lines = [f"{answer['query']} {_decided(answer['decision'], answer['policy'])}"]
+    if upgrade := answer.get("upgrade"):
+        lines[0] += f", whose rule makes {printable(upgrade)} of it"
     if candidates:
         lines += ["", *aligned([("", *_COLUMNS), *map(_row, candidates)])]
     if more := answer.get("more"):

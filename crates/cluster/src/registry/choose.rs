@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyserve_core::{Capability, Query};
 
 use super::{Handle, Registry};
-use crate::hash::{mix, place};
+use crate::hash::place;
 use crate::holders::Standing;
 use crate::index::wide;
 use crate::list::List;
@@ -63,23 +63,28 @@ impl Registry {
         })
     }
 
-    /// Who is the most likely to serve what nobody claims to: one that claims all but one condition, or else one that
-    /// has little to do.
+    /// Who is the most likely to have served what nobody claims to serve. Where `rules` count, because it may hand the
+    /// request back, one with a rule that applies, at best one that leads to somebody else; otherwise one that claims all
+    /// but one condition, or else one that has little to do.
     pub(crate) fn promising(
         &mut self,
         query: &Query,
         avoid: &[Arc<str>],
         policy: &dyn Policy,
         keys: &Keys,
-    ) -> Option<Pick> {
+        rules: bool,
+    ) -> Option<(Pick, Option<Query>)> {
         let excluded = self.slots_of(avoid);
+        if let Some(led) = rules.then(|| self.led(query, &excluded)).flatten() {
+            return Some((self.unclaimed(led.slot), Some(led.query)));
+        }
         let near = relaxed(query).into_iter().find_map(|query| {
             let best = self.index.best(&query);
             self.among(&best, &UP, &excluded, policy, keys)
         });
         let near = near.map(|pick| pick.handle.slot);
-        let slot = near.or_else(|| self.idle(&excluded))?;
-        Some(Pick { handle: self.handle(slot), id: Arc::clone(&self.replicas[wide(slot)].id), claim: None })
+        let slot = near.or_else(|| self.idle(None, &excluded))?;
+        Some((self.unclaimed(slot), None))
     }
 
     /// A request was sent to a pick.
@@ -169,28 +174,16 @@ impl Registry {
         self.among(&numbers, standings, excluded, policy, keys)
     }
 
+    fn unclaimed(&self, slot: u32) -> Pick {
+        Pick { handle: self.handle(slot), id: Arc::clone(&self.replicas[wide(slot)].id), claim: None }
+    }
+
     fn pick(&self, slot: u32, offer: u32) -> Pick {
         let known = &self.replicas[wide(slot)];
         let held = &known.offers[wide(offer)];
         let (announced, idempotent, ejected) = (known.announced, held.idempotent, !known.health.is_up());
         let claim = Some(Claim { announced, offer, idempotent, ejected });
         Pick { handle: self.handle(slot), id: Arc::clone(&known.id), claim }
-    }
-
-    /// The one of two drawn ones that has less to do.
-    fn idle(&mut self, excluded: &[u32]) -> Option<u32> {
-        let len = self.up.len();
-        if len == 0 {
-            return None;
-        }
-        self.turns = self.turns.wrapping_add(1);
-        let draw = |number: u64| {
-            let (before, after) = self.up.split_at(place(number, len));
-            after.iter().chain(before).find(|slot| !excluded.contains(slot)).copied()
-        };
-        let pending = |slot: u32| self.replicas[wide(slot)].pending();
-        let (one, other) = (draw(self.turns)?, draw(mix(self.turns))?);
-        Some(if pending(other) < pending(one) { other } else { one })
     }
 
     fn adjust(&mut self, pick: &Pick, change: impl FnOnce(&mut crate::Candidate)) {

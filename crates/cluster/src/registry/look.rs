@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Capability, Query};
+use anyserve_core::{Capability, Query, Upgrades};
 
 use super::choose::UP;
 use super::{Registry, ReplicaView};
@@ -54,6 +54,8 @@ pub struct Resolved {
     pub replica: ReplicaView,
     /// What it says it serves; `None` if it is only the most promising one.
     pub capability: Option<Arc<Capability>>,
+    /// What its own rules make of the query, as it announced them, if it says that it does not serve it.
+    pub upgrade: Option<Query>,
 }
 
 // === impl Registry ===
@@ -92,6 +94,12 @@ impl Registry {
         }
     }
 
+    /// The upgrade rules of a replica, as it announced them; none of one that is not there.
+    pub fn upgrades(&self, id: &str) -> Upgrades {
+        let book = self.slots.get(id).and_then(|slot| self.replicas[wide(*slot)].book);
+        book.map_or_else(Upgrades::default, |book| self.rules.rules(book).clone())
+    }
+
     /// Who a request should go to that somebody else sends: the policy's choice among those who say they serve it, and
     /// somebody who is ejected only if there is nobody else.
     ///
@@ -107,7 +115,7 @@ impl Registry {
         self.expire(now);
         let pick = self.choose(query, avoid, true, policy, keys)?;
         let capability = self.claimed(&pick);
-        Some(Resolved { replica: self.view_of(pick.handle.slot), capability })
+        Some(Resolved { replica: self.view_of(pick.handle.slot), capability, upgrade: None })
     }
 
     /// Somebody who says that he serves it and is not known to be out of reach, for a question about it. It is no choice:
@@ -122,13 +130,13 @@ impl Registry {
         let first = lists.flat_map(List::candidates).next()?;
         let held = &self.replicas[wide(first.slot)].offers[wide(first.offer)];
         let capability = Some(Arc::clone(self.index.capability(held.number)));
-        Some(Resolved { replica: self.view_of(first.slot), capability })
+        Some(Resolved { replica: self.view_of(first.slot), capability, upgrade: None })
     }
 
     /// Who a request would be sent to that nobody says they serve: the most promising one.
     pub fn promises(&mut self, query: &Query, policy: &dyn Policy, keys: &Keys, now: Instant) -> Option<Resolved> {
         self.expire(now);
-        let pick = self.promising(query, &[], policy, keys)?;
-        Some(Resolved { replica: self.view_of(pick.handle.slot), capability: None })
+        let (pick, upgrade) = self.promising(query, &[], policy, keys, true)?;
+        Some(Resolved { replica: self.view_of(pick.handle.slot), capability: None, upgrade })
     }
 }

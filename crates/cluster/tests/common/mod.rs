@@ -8,7 +8,7 @@ use anyserve_cluster::policy::{Keys, Policy};
 use anyserve_cluster::{
     Announce, Call, Event, Heartbeat, Load, Offer, Registry, RegistryConfig, Route, Step, Target, Trip,
 };
-use anyserve_core::{Capability, Query, Value};
+use anyserve_core::{Capability, Query, Upgrades, Value};
 
 pub const READY: Load =
     Load { ready: true, saturated: false, pending: 0, wait: Duration::ZERO, service: Duration::from_millis(100) };
@@ -29,7 +29,12 @@ pub fn offer(text: &str) -> Offer {
 
 pub fn announce(id: &str, epoch: u64, seq: u64, offers: &[&str]) -> Announce {
     let (id, endpoint, draining) = (id.to_owned(), "http://10.0.0.1:8000".to_owned(), false);
-    Announce { id, epoch, seq, endpoint, draining, offers: offers.iter().map(|text| offer(text)).collect() }
+    let (offers, upgrades) = (offers.iter().map(|text| offer(text)).collect(), Upgrades::default());
+    Announce { id, epoch, seq, endpoint, draining, offers, upgrades }
+}
+
+pub fn rules(texts: &[&str]) -> Upgrades {
+    Upgrades::parse(texts.iter().copied()).unwrap()
 }
 
 pub fn heartbeat(id: &str, epoch: u64, seq: u64, announced: u64, loads: usize) -> Heartbeat {

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use world::{Size, World};
 
 /// What has to happen, or the worlds prove nothing: by name, and the least number in all of them together.
-const EVENTS: [(&str, u64); 18] = [
+const EVENTS: [(&str, u64); 22] = [
+    ("a rule that leads to somebody", 300),
+    ("a rule without anybody", 10),
     ("announced again", 1_000),
     ("answered", 10_000),
     ("asked in vain", 50),
@@ -24,6 +26,8 @@ const EVENTS: [(&str, u64); 18] = [
     ("data cut", 100),
     ("handed back", 300),
     ("leases over", 100),
+    ("led by a rule", 300),
+    ("led nowhere", 50),
     ("left", 100),
     ("oracle asked", 500),
     ("over: INVALID_INPUT", 100),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyserve_cluster::{Announce, Answer, Heartbeat, Load, Offer};
-use anyserve_core::{Capability, Value};
+use anyserve_core::{Capability, Upgrades, Value};
 
 const LOAD: Load =
     Load { ready: true, saturated: false, pending: 0, wait: Duration::ZERO, service: Duration::from_millis(40) };
@@ -21,6 +21,8 @@ pub(crate) struct Replica {
     pub(crate) announced: u64,
     /// What it serves.
     pub(crate) kinds: Vec<u64>,
+    /// What it makes of what it does not serve.
+    pub(crate) rules: Upgrades,
     /// What it served when it announced itself last.
     said: Vec<u64>,
     /// Nothing that it says arrives until then.
@@ -52,7 +54,7 @@ pub(crate) enum Message {
 }
 
 impl Replica {
-    pub(crate) fn new(number: usize, kinds: Vec<u64>, now: Instant) -> Self {
+    pub(crate) fn new(number: usize, kinds: Vec<u64>, rules: Upgrades, now: Instant) -> Self {
         Self {
             number,
             alive: true,
@@ -61,6 +63,7 @@ impl Replica {
             seq: 0,
             announced: 0,
             kinds,
+            rules,
             said: Vec::new(),
             mute_until: now,
             cut_until: now,
@@ -92,7 +95,10 @@ impl Replica {
             load: LOAD,
         };
         let offers = self.kinds.iter().map(offer).collect();
-        Message::Announce(Announce { id, epoch, seq, endpoint, draining, offers }, self.kinds.clone())
+        // Every fifth one is of a release that says no rules, and has them all the same.
+        let silent = self.number.is_multiple_of(5);
+        let upgrades = if silent { Upgrades::default() } else { self.rules.clone() };
+        Message::Announce(Announce { id, epoch, seq, endpoint, draining, offers, upgrades }, self.kinds.clone())
     }
 
     pub(crate) fn heartbeat(&mut self) -> Message {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyserve_cluster::policy::{BinPacking, Keys, LeastWait, Policy, PrefixAffinity, RoundRobin, Sticky};
 use anyserve_cluster::{
-    Answer, Arrival, Call, Event, Handle, Health, Refusal, Registry, RegistryConfig, Route, Step, Target, Trip, refuse,
+    Answer, Arrival, Call, Event, Handle, Health, Refusal, Registry, RegistryConfig, Route, Standing, Step, Target,
+    Trip, refuse,
 };
 use anyserve_core::{Code, Error, Query, Upgrades};
 use anyserve_testkit::{Chance, Timeline};
@@ -14,6 +15,8 @@ use crate::replica::{Message, Replica};
 
 const LEASE: Duration = Duration::from_secs(5);
 const BEAT: Duration = Duration::from_secs(1);
+/// Kinds that nobody ever serves.
+const GHOSTS: u64 = 3;
 
 /// How much there is of what.
 #[derive(Clone, Copy)]
@@ -61,6 +64,8 @@ struct Request {
     sends: u32,
     /// Who could serve it for certain, when it arrived.
     able: Vec<usize>,
+    /// The same, of what it was handed back as by the first one, who did not say that he serves it.
+    led_to: Option<Vec<usize>>,
 }
 
 pub(crate) struct World {
@@ -70,7 +75,6 @@ pub(crate) struct World {
     end: Instant,
     registry: Registry,
     policy: Box<dyn Policy>,
-    upgrades: Upgrades,
     replicas: Vec<Replica>,
     requests: Vec<Option<Request>>,
     /// Messages that come once more, much later.
@@ -83,7 +87,8 @@ impl World {
     pub(crate) fn new(seed: u64, size: Size) -> Self {
         let (mut chance, timeline) = (Chance::new(seed), Timeline::new());
         let now = timeline.now();
-        let replicas = (0..size.replicas).map(|number| Replica::new(number, kinds(&mut chance, size), now)).collect();
+        let mut replica = |number| Replica::new(number, kinds(&mut chance, size), rules(&mut chance, size), now);
+        let replicas = (0..size.replicas).map(&mut replica).collect();
         let policy: Box<dyn Policy> = match seed % 5 {
             0 => Box::new(LeastWait),
             1 => Box::new(BinPacking),
@@ -91,7 +96,6 @@ impl World {
             3 => Box::new(PrefixAffinity::default()),
             _ => Box::new(RoundRobin),
         };
-        let rules: Vec<_> = (0..size.kinds.min(30)).map(|kind| format!("type=t{kind} -> type=t{}", kind + 1)).collect();
         let mut world = Self {
             size,
             chance,
@@ -99,7 +103,6 @@ impl World {
             timeline,
             registry: Registry::new(RegistryConfig::default()),
             policy,
-            upgrades: Upgrades::parse(rules.iter().map(String::as_str)).unwrap(),
             replicas,
             requests: Vec::new(),
             repeats: Vec::new(),
@@ -169,6 +172,7 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::Restart(number) => {
                 let kinds = kinds(&mut self.chance, self.size);
+                self.replicas[number].rules = rules(&mut self.chance, self.size);
                 let message = self.replicas[number].restart(kinds, now);
                 self.say(number, message);
             }
@@ -295,11 +299,11 @@ impl World {
     }
 
     fn change(&mut self, number: usize) {
-        let kinds = kinds(&mut self.chance, self.size);
+        let (kinds, rules) = (kinds(&mut self.chance, self.size), rules(&mut self.chance, self.size));
         let now = self.now();
         let replica = &mut self.replicas[number];
         if replica.alive && !replica.draining {
-            (replica.kinds, replica.stable_since) = (kinds, now);
+            (replica.kinds, replica.rules, replica.stable_since) = (kinds, rules, now);
             let message = replica.announce();
             self.count("capabilities changed");
             // Until this arrives its claims are wrong.
@@ -312,7 +316,9 @@ impl World {
             return;
         }
         self.plan_within(BEAT * 2 / u32::try_from(self.size.requests).unwrap(), Happening::Arrive);
-        let (now, kind) = (self.now(), self.chance.below(self.size.kinds));
+        // Now and then it is something that nobody serves, and that only a rule may make something else of.
+        let nobodys = if self.chance.percent(20) { self.size.kinds } else { 0 };
+        let (now, kind) = (self.now(), nobodys + self.chance.below(if nobodys > 0 { GHOSTS } else { self.size.kinds }));
         let deadline = self.chance.percent(10).then(|| now + self.chance.time_below(Duration::from_millis(200)));
         let hash = self.chance.below(50);
         let keys = Keys { session: Some(hash), prefix: Some(hash) };
@@ -320,8 +326,46 @@ impl World {
         let mut route = Route::new(Call { query, keys, deadline, trip: Trip::default() });
         let able = self.able(kind);
         let step = route.begin(&mut self.registry, &*self.policy, now);
-        self.requests.push(Some(Request { route, kind, arrived: now, refused_by: vec![], sends: 0, able }));
+        let led_to = self.led(&step);
+        self.requests.push(Some(Request { route, kind, arrived: now, refused_by: vec![], sends: 0, able, led_to }));
         self.step(self.requests.len() - 1, step);
+    }
+
+    /// Whom the first step leads to by a rule for certain, if it goes to somebody who does not say that he serves it. He is
+    /// the best that the registry could find.
+    fn led(&mut self, step: &Step) -> Option<Vec<usize>> {
+        let Step::Send(target @ Target { capability: None, .. }) = step else { return None };
+        if self.size.replicas < 100 {
+            self.is_well_led(target);
+        }
+        let number = number_of(&target.id);
+        let replica = &self.replicas[number];
+        let Some(Event::HandedBack(query)) = refusal(replica, target) else { return None };
+        if !replica.is_reachable(self.now()) || query == target.query {
+            return None;
+        }
+        self.count("led by a rule");
+        let kind = (0..self.size.kinds).find(|kind| asks_for(&query, *kind)).expect("rules lead to a kind");
+        Some(self.able(kind).into_iter().filter(|able| *able != number).collect())
+    }
+
+    /// Nobody is a better lead by what the registry was told, which is all looked at here.
+    fn is_well_led(&mut self, target: &Target) {
+        let open: Vec<_> = self.registry.views().filter(|view| view.health == Health::Up && !view.draining).collect();
+        let claims = |query: &Query, id: &str| {
+            let offers = self.registry.offers(id);
+            let up = offers.iter().filter(|one| one.standing.is_some_and(|standing| standing != Standing::Ejected));
+            !anyserve_core::matches_of(query, up.map(|one| &*one.capability)).is_empty()
+        };
+        let worth = |id: &str| match self.registry.upgrades(id).apply(&target.query) {
+            Some(query) => 1 + u32::from(open.iter().any(|other| *other.id != *id && claims(&query, &other.id))),
+            None => 0,
+        };
+        let (best, own) = (open.iter().map(|view| worth(&view.id)).max().unwrap_or_default(), worth(&target.id));
+        assert_eq!(own, best, "{} gets {}, and somebody is a better lead", target.id, target.query);
+        self.count(
+            ["led nowhere", "a rule without anybody", "a rule that leads to somebody"][usize::try_from(own).unwrap()],
+        );
     }
 
     /// Who serves a kind now, and is known to, and was not found unfit.
@@ -353,28 +397,12 @@ impl World {
 
     fn arrived(&self, target: &Target, asked: bool) -> Arrived {
         let replica = &self.replicas[number_of(&target.id)];
-        match self.refusal(replica, target) {
+        match refusal(replica, target) {
             _ if !replica.is_reachable(self.now()) => Arrived::No,
             _ if asked => Arrived::Asks,
             Some(event) => Arrived::Refused(event),
             None => Arrived::Runs(replica.epoch),
         }
-    }
-
-    /// Why a replica does not begin a request, if it does not.
-    fn refusal(&self, replica: &Replica, target: &Target) -> Option<Event> {
-        if replica.draining {
-            return Some(fails(Code::Draining));
-        }
-        if replica.kinds.iter().any(|kind| asks_for(&target.query, *kind)) {
-            return None;
-        }
-        let trip = Trip { delegations: target.delegations, refused_by: None };
-        Some(match refuse(&target.query, &trip, Arrival::ByServer, &self.upgrades) {
-            Refusal::HandBack(query) => Event::HandedBack(query),
-            Refusal::Fail(error) => Event::Failed { error, emitted: false },
-            Refusal::Forward(_) => unreachable!("it came through the API server"),
-        })
     }
 
     /// What holds of everybody who is asked or sent a request.
@@ -414,7 +442,7 @@ impl World {
         if !replica.is_reachable(self.now()) {
             return Event::Unreached;
         }
-        if self.refusal(replica, target).is_none() {
+        if refusal(replica, target).is_none() {
             return Event::Can;
         }
         self.count("asked in vain");
@@ -492,7 +520,25 @@ impl World {
         let stable = |number: &&usize| self.replicas[**number].stable_since <= request.arrived;
         let overlooked: Vec<_> = request.able.iter().filter(stable).collect();
         assert!(overlooked.is_empty(), "t{}: {error}, and {overlooked:?} could serve it", request.kind);
+        let led_to: Vec<_> = request.led_to.iter().flatten().filter(stable).collect();
+        assert!(led_to.is_empty(), "t{}: {error}, and a rule led to {led_to:?}", request.kind);
     }
+}
+
+/// Why a replica does not begin a request, if it does not.
+fn refusal(replica: &Replica, target: &Target) -> Option<Event> {
+    if replica.draining {
+        return Some(fails(Code::Draining));
+    }
+    if replica.kinds.iter().any(|kind| asks_for(&target.query, *kind)) {
+        return None;
+    }
+    let trip = Trip { delegations: target.delegations, refused_by: None };
+    Some(match refuse(&target.query, &trip, Arrival::ByServer, &replica.rules) {
+        Refusal::HandBack(query) => Event::HandedBack(query),
+        Refusal::Fail(error) => Event::Failed { error, emitted: false },
+        Refusal::Forward(_) => unreachable!("it came through the API server"),
+    })
 }
 
 fn fails(code: Code) -> Event {
@@ -505,6 +551,18 @@ fn asks_for(query: &Query, kind: u64) -> bool {
 
 fn number_of(id: &str) -> usize {
     id[1..].parse().unwrap()
+}
+
+/// Up to three rules, each from something to what somebody may serve.
+fn rules(chance: &mut Chance, size: Size) -> Upgrades {
+    let texts: Vec<_> = (0..chance.below(4))
+        .map(|_| {
+            let (from, to) = (chance.below(size.kinds + GHOSTS), chance.below(size.kinds));
+            let to = if from == to { (to + 1) % size.kinds } else { to };
+            format!("type=t{from} -> type=t{to}")
+        })
+        .collect();
+    Upgrades::parse(texts.iter().map(String::as_str)).unwrap()
 }
 
 fn kinds(chance: &mut Chance, size: Size) -> Vec<u64> {

@@ -76,6 +76,7 @@ mod tests {
 
     use anyserve_cluster::policy::LeastWait;
     use anyserve_cluster::{Announce, RegistryConfig};
+    use anyserve_core::Upgrades;
     use parking_lot::Mutex;
     use tokio::sync::Notify;
 
@@ -112,8 +113,10 @@ mod tests {
     }
 
     fn announce(fleet: &Fleet, id: &str) {
-        let (id, endpoint) = (id.to_owned(), format!("http://{id}:1"));
-        fleet.announce(&Announce { id, epoch: 1, seq: 1, endpoint, draining: false, offers: vec![] }).unwrap();
+        let (id, endpoint, upgrades) = (id.to_owned(), format!("http://{id}:1"), Upgrades::default());
+        fleet
+            .announce(&Announce { id, epoch: 1, seq: 1, endpoint, draining: false, offers: vec![], upgrades })
+            .unwrap();
     }
 
     fn eject(fleet: &Fleet, id: &str) {

@@ -52,7 +52,7 @@ pub(crate) struct Signatures(Mutex<HashMap<Subject, Arc<OnceCell<Signature>>>>);
 /// # Cancel safety
 /// Dropping it cancels the question; whoever else waits for the answer asks again.
 pub(super) async fn of(proxy: &Proxy, query: &Query, deadline: Option<Instant>) -> Option<(Subject, Signature)> {
-    let Resolved { replica, capability } = proxy.fleet.with(|registry, now| registry.anybody(query, now))?;
+    let Resolved { replica, capability, .. } = proxy.fleet.with(|registry, now| registry.anybody(query, now))?;
     let handler = Handler::new((*capability?).clone());
     let (model, version) = (handler.model_name(), handler.version());
     let subject = Subject { handle: replica.handle, model, version };

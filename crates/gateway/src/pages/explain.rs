@@ -5,7 +5,7 @@
 //!  "decision": {"kind": "send", "replica", "endpoint", "capability"}    the policy's choice
 //!            | {"kind": "try", "replica", "endpoint"}                   nobody says they serve it: the most promising
 //!            | {"kind": "refuse", "code", "message", "retry_after_ms"},
-//!  "upgrade": null,                                          rules are the replicas' own
+//!  "upgrade": "…",                                           what the rules of the most promising one make of it
 //!  "candidates": [{"replica", "capability", "matches", "unmentioned" | "why", "standing", "pending", "slots",
 //!                  "expected_wait_ms", "chosen"}],
 //!  "more": 7}                                                candidates that were left out, if there are any
@@ -66,7 +66,7 @@ fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
         "policy": fleet.policy(),
         "replicas": views.len(),
         "decision": decision(&found, promised.as_ref()),
-        "upgrade": null,
+        "upgrade": promised.as_ref().and_then(|promised| promised.upgrade.as_ref()).map(ToString::to_string),
         "candidates": candidates,
     });
     if let more @ 1.. = all.len() - candidates.len() {

@@ -51,7 +51,7 @@ impl Proxy {
     /// The way to a fleet.
     ///
     /// # Errors
-    /// [`ReplicaTlsError`] if there is a file of replicas' authorities that cannot be used.
+    /// [`ReplicaTlsError`] if TLS to replicas cannot be set up as it is wanted.
     pub(crate) fn try_new(
         config: &ProxyConfig,
         fleet: Arc<Fleet>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyserve_cluster::{OfferView, ReplicaView};
-use anyserve_core::{Error, Query, Verdict};
+use anyserve_core::{Error, Query, Upgrades, Verdict};
 use anyserve_proto::v1;
 use anyserve_server::parts::http::{answer, failed};
 use axum::Router;
@@ -95,9 +95,10 @@ async fn route(State(fleet): State<Arc<Fleet>>, uri: Uri) -> Response {
 fn listed(fleet: &Fleet, wanted: &Wanted) -> Value {
     let (views, now) = (fleet.views(), Instant::now());
     let start = views.partition_point(|view| *view.id <= *wanted.after);
-    let (mut rows, mut next): (Vec<(&ReplicaView, Vec<OfferView>)>, _) = (Vec::new(), None);
+    let (mut rows, mut next): (Vec<(&ReplicaView, Vec<OfferView>, Upgrades)>, _) = (Vec::new(), None);
     'all: for some in views[start..].chunks(PAGE) {
-        for (view, mut offers) in some.iter().zip(fleet.offers_of(some)) {
+        let known = some.iter().zip(fleet.offers_of(some)).zip(fleet.upgrades_of(some));
+        for ((view, mut offers), upgrades) in known {
             if let Some(query) = &wanted.query {
                 offers.retain(|offer| matches!(Verdict::of(query, &offer.capability), Verdict::Matches { .. }));
                 if offers.is_empty() {
@@ -105,13 +106,13 @@ fn listed(fleet: &Fleet, wanted: &Wanted) -> Value {
                 }
             }
             if rows.len() == wanted.limit {
-                next = rows.last().map(|(view, _)| Arc::clone(&view.id));
+                next = rows.last().map(|(view, ..)| Arc::clone(&view.id));
                 break 'all;
             }
-            rows.push((view, offers));
+            rows.push((view, offers, upgrades));
         }
     }
-    let replicas: Vec<_> = rows.iter().map(|(view, offers)| replica(view, offers, now)).collect();
+    let replicas: Vec<_> = rows.iter().map(|(view, offers, upgrades)| replica(view, offers, upgrades, now)).collect();
     let mut answer = json!({ "count": views.len(), "replicas": replicas });
     if let Some(next) = next {
         answer["next"] = (&*next).into();

@@ -21,6 +21,8 @@ pub(super) struct Registration {
     #[serde(default)]
     draining: bool,
     offers: Vec<Offered>,
+    #[serde(default)]
+    upgrades: Vec<String>,
 }
 
 /// `POST /heartbeat`.
@@ -80,8 +82,8 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 
 impl From<Registration> for v1::RegisterRequest {
     fn from(said: Registration) -> Self {
-        let Registration { id, epoch, seq, endpoint, draining, offers } = said;
-        Self { id, epoch, seq, endpoint, draining, offers: offers.into_iter().map(v1::Offer::from).collect() }
+        let Registration { id, epoch, seq, endpoint, draining, offers, upgrades } = said;
+        Self { id, epoch, seq, endpoint, draining, offers: offers.into_iter().map(v1::Offer::from).collect(), upgrades }
     }
 }
 

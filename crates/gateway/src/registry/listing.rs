@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use anyserve_cluster::{Health, OfferView, ReplicaView, Standing};
-use anyserve_core::{Capability, Value as Held};
+use anyserve_core::{Capability, Upgrades, Value as Held};
 use serde_json::{Map, Value, json};
 
 use super::write::{micros, millis};
 
-/// A replica with these capabilities of it.
-pub(super) fn replica(view: &ReplicaView, offers: &[OfferView], now: Instant) -> Value {
+/// A replica with these capabilities of it, and its upgrade rules.
+pub(super) fn replica(view: &ReplicaView, offers: &[OfferView], upgrades: &Upgrades, now: Instant) -> Value {
     json!({
         "id": &*view.id,
         "epoch": view.epoch,
@@ -21,6 +21,7 @@ pub(super) fn replica(view: &ReplicaView, offers: &[OfferView], now: Instant) ->
         "heard": heard(view),
         "lease_ms": millis(view.lease_until.saturating_duration_since(now)),
         "capabilities": offers.iter().map(offer).collect::<Vec<_>>(),
+        "upgrades": upgrades.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

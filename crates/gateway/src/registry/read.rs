@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_client::Endpoint;
-use anyserve_cluster::{Announce, Heartbeat, Load, MessageError, Offer, RegistryLimits};
-use anyserve_core::{Capability, Code, Error, Query, Value};
+use anyserve_cluster::{Announce, Heartbeat, Load, MessageError, Offer, RegistryLimits, check_upgrades};
+use anyserve_core::{Capability, Code, Error, Query, Upgrades, Value};
 use anyserve_proto::v1;
 use anyserve_proto::v1::capability_value::Value as Written;
 use anyserve_proto::v1::resolve_request::Query as Asked;
@@ -15,16 +15,22 @@ use super::MAX_AVOID;
 /// An announcement. Counts are compared before anything is made of them; texts are the registry's to check.
 ///
 /// # Errors
-/// `INVALID_INPUT` for too many capabilities, a capability that is none, or an endpoint that nobody can connect to.
+/// `INVALID_INPUT` for too many capabilities or upgrade rules, one that is none, or an endpoint that nobody can connect to.
 pub(crate) fn announce(said: v1::RegisterRequest, limits: &RegistryLimits) -> Result<Announce, Error> {
-    let v1::RegisterRequest { id, epoch, seq, endpoint, draining, offers } = said;
+    let v1::RegisterRequest { id, epoch, seq, endpoint, draining, offers, upgrades } = said;
     let (count, max) = (offers.len(), limits.max_capabilities);
     if count > max {
         return Err(refused(&MessageError::TooManyCapabilities { id, count, max }));
     }
     check_endpoint(&endpoint)?;
     let offers = offers.into_iter().enumerate().map(|(place, said)| offer(place, said)).collect::<Result<_, _>>()?;
-    Ok(Announce { id, epoch, seq, endpoint, draining, offers })
+    let upgrades = self::upgrades(&id, &upgrades, limits)?;
+    Ok(Announce { id, epoch, seq, endpoint, draining, offers, upgrades })
+}
+
+fn upgrades(id: &str, texts: &[String], limits: &RegistryLimits) -> Result<Upgrades, Error> {
+    check_upgrades(id, texts.iter(), limits).map_err(|error| refused(&error))?;
+    Upgrades::parse(texts.iter().map(String::as_str)).map_err(|error| Error::invalid(error.to_string()))
 }
 
 /// A heartbeat.
@@ -120,7 +126,15 @@ mod tests {
         let capability = [("type".to_owned(), text("x"))].into();
         let offer = v1::Offer { capability, ..Default::default() };
         let (id, endpoint) = ("a".to_owned(), "http://h:1".to_owned());
-        v1::RegisterRequest { id, epoch: 1, seq: 1, endpoint, draining: false, offers: vec![offer; offers] }
+        v1::RegisterRequest {
+            id,
+            epoch: 1,
+            seq: 1,
+            endpoint,
+            draining: false,
+            offers: vec![offer; offers],
+            upgrades: vec![],
+        }
     }
 
     #[test]
@@ -131,6 +145,26 @@ mod tests {
         }
         let error = announce(said(4), &limits).unwrap_err();
         assert!(error.message.contains("4 capabilities, at most 3"), "{error}");
+    }
+
+    #[test]
+    fn as_many_rules_as_may_be_are_read_up_to_their_length_and_one_more_is_refused() {
+        let limits = RegistryLimits::default();
+        let with = |upgrades: Vec<String>| announce(v1::RegisterRequest { upgrades, ..said(1) }, &limits);
+        let rule = "type=a -> type=b".to_owned();
+        for (count, fits) in [(63, true), (64, true), (65, false)] {
+            assert_eq!(
+                with(vec![rule.clone(); count]).map(|announce| announce.upgrades.len()).ok(),
+                fits.then_some(count)
+            );
+        }
+        for (len, fits) in [(1023, true), (1024, true), (1025, false)] {
+            let long = format!("{rule}{}", "x".repeat(len - rule.len()));
+            assert_eq!(with(vec![long]).is_ok(), fits, "{len}");
+        }
+        let message = |rule: &str| with(vec![rule.to_owned()]).unwrap_err().message;
+        assert!(message("type=a").contains("'key=value -> key=value'"));
+        assert!(message(&"x".repeat(1025)).contains("an upgrade rule has 1025 bytes, at most 1024"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::link::{Keepalive, Link, MAX_REQUESTS, Origin, drive};
+use super::link::{Ended, Keepalive, Link, MAX_REQUESTS, Origin, drive};
 use super::{ReplicaTlsError, ReplicasConfig, tls};
 
 /// Bytes that a replica may send of one answer before they are read: what the ingress of a replica takes, too.
@@ -33,6 +33,7 @@ const MAX_HEADERS: u32 = 64 << 10;
 pub(crate) struct Connector {
     http: Builder,
     tls: tls::Connectors,
+    faults: Arc<tls::Faults>,
     timeout: Duration,
     keepalive: Keepalive,
     /// Every connection.
@@ -53,9 +54,10 @@ impl Connector {
             // One more is refused by the replica, and then it was not begun.
             .initial_max_send_streams(MAX_REQUESTS)
             .enable_push(false);
-        let tls = tls::Connectors::try_new(config.ca.as_deref())?;
+        let tls = tls::Connectors::try_new(config.tls.clone())?;
         let keepalive = Keepalive { every: config.keepalive, timeout: config.keepalive_timeout };
-        Ok(Self { http, tls, timeout: config.connect_timeout, keepalive, tasks: TaskTracker::new(), stop })
+        let (faults, timeout, tasks) = (Arc::default(), config.connect_timeout, TaskTracker::new());
+        Ok(Self { http, tls, faults, timeout, keepalive, tasks, stop })
     }
 
     /// Makes a connection to an endpoint. The error says why there is none.
@@ -75,22 +77,37 @@ impl Connector {
         let stream = TcpStream::connect((host, endpoint.port())).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         if !endpoint.secure() {
-            return self.handshake(origin, stream).await;
+            return self.handshake(origin, stream, None).await;
         }
         let tls: TlsConnector = self.tls.get()?;
         let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name of a server"))?;
-        let stream = tls.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
-        self.handshake(origin, stream).await
+        let endpoint = endpoint.to_string();
+        let stream = tls.connect(name, stream).await.map_err(|error| {
+            self.faults.note(&endpoint, &error);
+            format!("TLS: {error}")
+        })?;
+        self.handshake(origin, stream, Some(endpoint)).await
     }
 
-    async fn handshake<I>(&self, origin: Origin, io: I) -> Result<Link, String>
+    /// Begins HTTP/2 on a connection, one of TLS if it says with which endpoint. A server that does not believe this side's
+    /// certificate says so only then.
+    async fn handshake<I>(&self, origin: Origin, io: I, secure: Option<String>) -> Result<Link, String>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let made = self.http.handshake(io).await;
         let (sender, connection) = made.map_err(|error| error.to_string())?;
         let (link, places) = Link::new(origin, sender);
-        self.tasks.spawn(drive(connection, places, self.keepalive, self.stop.clone()));
+        let (keepalive, stop, faults) = (self.keepalive, self.stop.clone(), Arc::clone(&self.faults));
+        self.tasks.spawn(async move {
+            let ended = drive(connection, places, keepalive, stop).await;
+            match (&ended, &secure) {
+                (Ok(()), Some(endpoint)) => faults.forget(endpoint),
+                (Err(Ended::Http(error)), Some(endpoint)) if faults.note(endpoint, error) => {}
+                (Err(error), _) => tracing::debug!(%error, "a connection to a replica ended early"),
+                (Ok(()), None) => {}
+            }
+        });
         Ok(link)
     }
 }

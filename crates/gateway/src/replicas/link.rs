@@ -65,6 +65,17 @@ pub(super) struct Keepalive {
     pub(super) timeout: Duration,
 }
 
+/// Why a connection ended before anybody wanted it to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// What the connection itself says.
+    #[error(transparent)]
+    Http(#[from] h2::Error),
+    /// The replica does not answer any more.
+    #[error("a ping had no answer within {0:?}")]
+    Silent(Duration),
+}
+
 /// A place on a connection for one request.
 pub(super) struct Place {
     origin: Arc<Origin>,
@@ -146,27 +157,29 @@ impl Origin {
 }
 
 /// Moves the bytes of a connection until it ends, a ping stays unanswered, or it is told to stop. Then requests on it end.
+///
+/// # Errors
+/// [`Ended`] unless it was told to, or the replica closed it.
 pub(super) async fn drive<I>(
     mut connection: Connection<I, Bytes>,
     places: Arc<Semaphore>,
     keepalive: Keepalive,
     stop: CancellationToken,
-) where
+) -> Result<(), Ended>
+where
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let pings = connection.ping_pong().expect("nobody else has taken it");
     let ended = {
         let (connection, silent) = (pin!(&mut connection), pin!(keepalive.until_silent(pings)));
         tokio::select! {
-            ended = connection => ended.map_err(|error| error.to_string()),
-            () = silent => Err(format!("a ping had no answer within {:?}", keepalive.timeout)),
+            ended = connection => ended.map_err(Ended::from),
+            () = silent => Err(Ended::Silent(keepalive.timeout)),
             () = stop.cancelled() => Ok(()),
         }
     };
     places.close();
-    if let Err(why) = ended {
-        tracing::debug!(why, "a connection to a replica ended early");
-    }
+    ended
 }
 
 // === impl Keepalive ===

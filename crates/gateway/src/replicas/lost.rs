@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use anyserve_client::TlsFault;
+
 /// A request without a response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {
@@ -19,12 +21,14 @@ impl Lost {
     /// What a failure of a connection means for a request on it whose writing had begun.
     ///
     /// The replica did not look at it if it says so by `REFUSED_STREAM`, or by a GOAWAY of a replica that leaves: that ends
-    /// only requests which came after the last one that it took.
+    /// only requests which came after the last one that it took. Nor did it where it does not take this side's certificate,
+    /// which is heard only after the first request was written.
     ///
     /// Source: RFC 9113, sections 6.8 and 8.7.
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Self {
         let mut causes = std::iter::successors(Some(error), |error| (*error).source());
-        let not_begun = causes.any(|cause| cause.downcast_ref::<h2::Error>().is_some_and(is_refused));
+        let unknown = matches!(TlsFault::of(error), Some(TlsFault::Wanted | TlsFault::Refused));
+        let not_begun = unknown || causes.any(|cause| cause.downcast_ref::<h2::Error>().is_some_and(is_refused));
         let why = root(error);
         if not_begun { Self::Unreached(why) } else { Self::Broken(why) }
     }

@@ -16,10 +16,10 @@ mod lost;
 mod tls;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyserve_client::Tls;
 use anyserve_cluster::{Handle, Target};
 use http::Response;
 use parking_lot::Mutex;
@@ -36,8 +36,8 @@ pub use self::tls::ReplicaTlsError;
 /// What can be set about connections to replicas.
 #[derive(Clone, Debug)]
 pub struct ReplicasConfig {
-    /// PEM file with the authorities of replicas' certificates; without it, those that the system trusts.
-    pub ca: Option<PathBuf>,
+    /// Whom to believe, and who to say one is, where a replica's endpoint is `https://`.
+    pub tls: Tls,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
     /// How often a replica is pinged.
@@ -79,7 +79,7 @@ impl Default for ReplicasConfig {
     fn default() -> Self {
         let second = Duration::from_secs(1);
         let (connect_timeout, keepalive, keepalive_timeout) = (second, second, second);
-        Self { ca: None, connect_timeout, keepalive, keepalive_timeout, max_connections: 20_000 }
+        Self { tls: Tls::default(), connect_timeout, keepalive, keepalive_timeout, max_connections: 20_000 }
     }
 }
 
@@ -89,7 +89,7 @@ impl Replicas {
     /// No connection yet.
     ///
     /// # Errors
-    /// [`ReplicaTlsError`] if there is a file of authorities that cannot be used.
+    /// [`ReplicaTlsError`] if TLS cannot be set up as it is wanted.
     pub(crate) fn try_new(config: &ReplicasConfig) -> Result<Self, ReplicaTlsError> {
         let stop = CancellationToken::new();
         let connector = Arc::new(Connector::try_new(config, stop.clone())?);

@@ -133,6 +133,7 @@ fn announce(said: &Announce) -> v1::RegisterRequest {
         endpoint: said.endpoint.clone(),
         draining: said.draining,
         offers: said.offers.iter().map(offer).collect(),
+        upgrades: said.upgrades.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -166,7 +167,7 @@ fn load(said: &Load) -> v1::Load {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyserve_core::{Capability, Value};
+    use anyserve_core::{Capability, Upgrades, Value};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -180,7 +181,8 @@ mod tests {
         let capability = Capability::try_new(pairs.map(|(key, value)| (key.to_owned(), value))).unwrap();
         let offers = vec![Offer { capability, idempotent: true, slots: 4, load: busy(1) }];
         let (id, endpoint) = ("a".to_owned(), "https://h:1".to_owned());
-        Announce { id, epoch: 5, seq: 6, endpoint, draining: false, offers }
+        let upgrades = Upgrades::parse(["type=a -> type=b", "a=\"-\\>\" -> b=1"]).unwrap();
+        Announce { id, epoch: 5, seq: 6, endpoint, draining: false, offers, upgrades }
     }
 
     fn busy(pending: u32) -> Load {

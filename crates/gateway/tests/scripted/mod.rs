@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyserve_cluster::policy::{Policy, RoundRobin};
 use anyserve_cluster::{Announce, Load, Offer, RegistryConfig};
-use anyserve_core::{Capability, Value};
+use anyserve_core::{Capability, Upgrades, Value};
 use anyserve_gateway::{Fleet, Gateway, GatewayConfig, ProxyConfig};
 use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use anyserve_proto::inference::model_infer_request::InferInputTensor;
@@ -73,6 +73,7 @@ impl World {
             endpoint: endpoint.to_owned(),
             draining: false,
             offers: capabilities.iter().map(offer).collect(),
+            upgrades: Upgrades::default(),
         };
         self.fleet.with(|registry, now| registry.announce(&announce, now).unwrap());
     }

@@ -116,6 +116,7 @@ pub fn registration(id: &str, epoch: u64, seq: u64, kinds: &[&str]) -> RegisterR
         endpoint,
         draining: false,
         offers: kinds.iter().map(|kind| offer(kind)).collect(),
+        upgrades: Vec::new(),
     }
 }
 

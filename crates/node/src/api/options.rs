@@ -66,6 +66,12 @@ pub struct ApiServerOptions {
     /// Authorities of replicas' certificates in PEM, for endpoints with https:// [default: those of the system]
     #[arg(long, env = "ANYSERVE_REPLICA_CA")]
     pub replica_ca: Option<PathBuf>,
+    /// Own certificate chain in PEM, for replicas that ask for one
+    #[arg(long, env = "ANYSERVE_REPLICA_CERT")]
+    pub replica_cert: Option<PathBuf>,
+    /// Private key of --replica-cert in PEM
+    #[arg(long, env = "ANYSERVE_REPLICA_KEY")]
+    pub replica_key: Option<PathBuf>,
 }
 
 // === impl ApiServerOptions ===
@@ -101,6 +107,8 @@ impl ApiServerOptions {
             tls_key: self.tls_key.or(file.tls_key),
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
             replica_ca: self.replica_ca.or(file.replica_ca),
+            replica_cert: self.replica_cert.or(file.replica_cert),
+            replica_key: self.replica_key.or(file.replica_key),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use anyserve_client::Tls;
 use anyserve_cluster::RegistryConfig;
 use anyserve_cluster::policy::{BinPacking, LeastWait, Policy, PrefixAffinity, RoundRobin, Sticky};
 use anyserve_gateway::store::StoreConfig;
@@ -14,6 +13,7 @@ use anyserve_server::{AdminToken, ServerConfig};
 
 use super::ApiServerOptions;
 use super::threads::as_many_as_cores;
+use crate::client_tls::ClientFiles;
 use crate::settings::{address, limits, log_level, seconds, threads, tls};
 
 /// An API server's settings.
@@ -104,15 +104,19 @@ fn server(options: &ApiServerOptions) -> Result<ServerConfig> {
 fn gateway(options: &ApiServerOptions) -> Result<GatewayConfig> {
     let cluster_token = options.cluster_token.clone();
     cluster_token.as_ref().map(AdminToken::check).transpose().context("--cluster-token")?;
-    let ca = options.replica_ca.as_deref().map(|path| pem("--replica-ca", path)).transpose()?;
+    let files = ClientFiles {
+        ca: options.replica_ca.clone(),
+        certificate: options.replica_cert.clone(),
+        key: options.replica_key.clone(),
+    };
     let default = ProxyConfig::default();
     let proxy = ProxyConfig {
         limits: limits(options.max_message_mb)?,
         server_id: options.server_id.clone().unwrap_or_else(|| default.server_id.clone()),
-        replicas: ReplicasConfig { ca: options.replica_ca.clone(), ..ReplicasConfig::default() },
+        replicas: ReplicasConfig { tls: files.read("--replica")?, ..ReplicasConfig::default() },
         ..default
     };
-    Ok(GatewayConfig { proxy, cluster_token, replica_tls: Tls { ca, identity: None }, ..GatewayConfig::default() })
+    Ok(GatewayConfig { proxy, cluster_token, ..GatewayConfig::default() })
 }
 
 fn pem(flag: &str, path: &Path) -> Result<Vec<u8>> {
@@ -166,7 +170,12 @@ mod tests {
             (ApiServerOptions { log_level: Some("loud".into()), ..none() }, "--log-level is 'loud'"),
             (ApiServerOptions { threads: Some(0), ..none() }, "--threads is 0"),
             (ApiServerOptions { tls_key: Some("k".into()), ..none() }, "--tls-key needs --tls-cert"),
-            (ApiServerOptions { replica_ca: Some("nothing".into()), ..none() }, "--replica-ca nothing cannot be read"),
+            (ApiServerOptions { replica_ca: Some("nothing".into()), ..none() }, "--replica-ca: nothing cannot be read"),
+            (ApiServerOptions { replica_key: Some("k".into()), ..none() }, "--replica-key needs --replica-cert too"),
+            (
+                ApiServerOptions { replica_cert: Some("c".into()), replica_key: Some("k".into()), ..none() },
+                "--replica-cert: c cannot be read",
+            ),
             (ApiServerOptions { host: Some("no such host".into()), ..none() }, "--host 'no such host'"),
         ] {
             let message = format!("{:#}", ApiServerSettings::try_new(options).unwrap_err());

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anyserve_client::Tls;
 use anyserve_core::{FarObjects, ObjRef, StoreId};
 use anyserve_objects::{FarStore, Peers, Spill};
 use anyserve_proto::v1::object_transfer_server::{ObjectTransfer, ObjectTransferServer};
@@ -159,7 +160,7 @@ pub(crate) fn chunk(data: &[u8]) -> PullChunk {
 /// A replica's end: its own store is 1, with room for 100 bytes less than 1 MiB.
 pub(crate) fn far(shelf: &Shelf, peers: &[SocketAddr], spill: Option<&Spill>) -> Arc<FarStore> {
     let endpoints = peers.iter().map(|peer| peer.to_string().parse().unwrap()).collect();
-    FarStore::start(Arc::new(shelf.clone()), Peers::try_new(endpoints).unwrap(), spill.cloned())
+    FarStore::start(Arc::new(shelf.clone()), Peers::try_new(endpoints, &Tls::default()).unwrap(), spill.cloned())
 }
 
 pub(crate) async fn fetch(far: &FarStore) -> Result<ObjRef, anyserve_core::Error> {

@@ -502,6 +502,10 @@ pub struct RegisterRequest {
     /// What it serves, at most 256.
     #[prost(message, repeated, tag = "6")]
     pub offers: ::prost::alloc::vec::Vec<Offer>,
+    /// What it makes of a query that it does not serve, the first rule that applies: `type=decode -> type=decode.heavy`. At
+    /// most 64, each of 1024 bytes at most. Replicas of a release before there was this field say none.
+    #[prost(string, repeated, tag = "7")]
+    pub upgrades: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterResponse {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyserve_core::{
     Capability, CapabilityLoad, Catalog, CatalogEntry, Changed, Decision, Directory, Error, Explanation, Fingerprint,
-    Handler, Quarantined, Request, Snapshot, Statistics, Value,
+    Handler, Quarantined, Request, Snapshot, Statistics, Upgrades, Value,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -29,6 +29,11 @@ impl Inside {
     /// Serves these types from now on.
     pub(crate) fn serve(&self, types: &[&str]) {
         self.change(|catalog| catalog.entries = types.iter().map(|kind| entry(kind)).collect());
+    }
+
+    /// Has these upgrade rules from now on.
+    pub(crate) fn upgrade(&self, rules: &[&str]) {
+        self.change(|catalog| catalog.upgrades = Upgrades::parse(rules.iter().copied()).unwrap());
     }
 
     pub(crate) fn drain(&self) {

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Server, ServerTlsConfig};
 
 pub(crate) use directory::Inside;
 use kserve::Asked;
@@ -45,6 +45,11 @@ impl Fake {
     }
 
     pub(crate) fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, None)
+    }
+
+    /// One that speaks TLS like this, if it speaks it.
+    pub(crate) fn start_with(address: SocketAddr, tls: Option<ServerTlsConfig>) -> Self {
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -54,7 +59,11 @@ impl Fake {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.spawn(async move {
             let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            let server = Server::builder().add_service(registry).add_service(kserve);
+            let mut server = Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).unwrap();
+            }
+            let server = server.add_service(registry).add_service(kserve);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         Self { address, script, heard, asked, runtime: Some(runtime) }

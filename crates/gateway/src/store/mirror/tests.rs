@@ -2,7 +2,7 @@
 
 use super::*;
 use anyserve_cluster::{Announce, Heartbeat, Load, Offer};
-use anyserve_core::{Capability, Value};
+use anyserve_core::{Capability, Upgrades, Value};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,7 +20,8 @@ pub(super) fn announce(id: &str, epoch: u64, seq: u64) -> Announce {
     let capability = Capability::try_new([("type".to_owned(), Value::Text("x".into()))]).unwrap();
     let load = Load { ready: true, ..Load::default() };
     let offers = vec![Offer { capability, idempotent: false, slots: 1, load }];
-    Announce { id: id.into(), epoch, seq, endpoint: format!("http://{id}:1"), draining: false, offers }
+    let (endpoint, upgrades) = (format!("http://{id}:1"), Upgrades::default());
+    Announce { id: id.into(), epoch, seq, endpoint, draining: false, offers, upgrades }
 }
 
 pub(super) fn beat(id: &str, epoch: u64, seq: u64, announced: u64, pending: u32) -> Heartbeat {
