@@ -14,7 +14,8 @@
 //! that forgets everything and remembers it a second later takes nobody away. While the store cannot be reached, what
 //! was seen is held for a while; connections that fail say who is gone.
 //!
-//! Whatever broke, everything is read again: what was missed, and what a store that lost its data does not have.
+//! Whatever broke, everything is read again: what was missed, and what a store that lost its data does not have. A store
+//! that breaks whatever is begun is tried ever more rarely, and so is one that compacts whatever it has just listed.
 //!
 //! Everything is noted per replica, the newest only: a store that is slow gets less, and nobody waits for it.
 
