@@ -20,7 +20,7 @@ fn fleet(replicas: &[&[&str]]) -> Registry {
 }
 
 /// How a request ends that everybody hands back.
-fn end(registry: &mut Registry, query: Query) -> Error {
+fn end(registry: &mut Registry, query: &Query) -> Error {
     let now = Instant::now();
     let mut route = Route::new(Call { query: query.clone(), ..call("a=b") });
     let mut step = route.begin(registry, &LeastWait, now);
@@ -34,7 +34,7 @@ fn end(registry: &mut Registry, query: Query) -> Error {
 
 #[test]
 fn an_empty_fleet_says_how_to_start_a_replica() {
-    let error = end(&mut registry(), Query::model("echo"));
+    let error = end(&mut registry(), &Query::model("echo"));
     assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(Duration::from_secs(2))));
     assert!(error.message.contains("anyserve serve app:app --api-server URL"), "{error}");
 }
@@ -44,20 +44,20 @@ fn a_wrong_name_is_told_what_is_near_and_where_to_look() {
     let mut one = fleet(&[&["type=echo"]]);
     let message = "no replica serves model 'ech': did you mean 'echo'? GET /registry lists what 1 replica offers; \
                    GET /explain says why";
-    assert_eq!(end(&mut one, Query::model("ech")), Error::new(Code::NoCapability, message));
+    assert_eq!(end(&mut one, &Query::model("ech")), Error::new(Code::NoCapability, message));
     let mut three = fleet(&[&["type=echo"], &["type=chat,size=big"], &[]]);
     let message = "no replica serves 'size=big,type=caht': did you mean 'type=chat'? GET /registry lists what 3 replicas \
                    offer; GET /explain says why";
-    assert_eq!(end(&mut three, Query::parse("type=caht,size=big").unwrap()).message, message);
+    assert_eq!(end(&mut three, &Query::parse("type=caht,size=big").unwrap()).message, message);
     let message = "no replica serves model 'other'; GET /registry lists what 3 replicas offer; GET /explain says why";
-    assert_eq!(end(&mut three, Query::model("other")).message, message);
+    assert_eq!(end(&mut three, &Query::model("other")).message, message);
 }
 
 #[test]
 fn what_is_offered_and_refused_is_not_told_to_be_unknown() {
     let mut registry = fleet(&[&["type=echo"]]);
     let message = "the replicas that offer 'type=echo' take none now; GET /explain says why";
-    assert_eq!(end(&mut registry, Query::parse("type=echo").unwrap()).message, message);
+    assert_eq!(end(&mut registry, &Query::parse("type=echo").unwrap()).message, message);
     let error = registry.nobody(&Query::model("echo"), 1);
     let message = "none of 1 replicas, 1 of which are to be avoided, serves model 'echo'; GET /explain says why";
     assert_eq!(error.message, message);

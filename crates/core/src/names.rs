@@ -114,7 +114,9 @@ mod tests {
 
     fn names(capabilities: &[&str]) -> Names {
         let mut names = Names::default();
-        capabilities.iter().for_each(|text| names.add(&capability(text)));
+        for text in capabilities {
+            names.add(&capability(text));
+        }
         names
     }
 

@@ -64,7 +64,7 @@ async fn a_request_in_either_form_is_answered_as_kserve_does() {
 }
 
 /// A model that declares FP32 for `x` and nothing for `n`, and takes `x` as nothing else than `takes`.
-async fn typed(call: Call, takes: &str) -> Reply {
+fn typed(call: &Call, takes: &str) -> Reply {
     if call.path.ends_with("ModelMetadata") {
         let tensor = |name: &str, datatype: &str| TensorMetadata {
             name: name.into(),
@@ -92,7 +92,7 @@ fn asked(replica: &scripted::Replica) -> usize {
 #[tokio::test]
 async fn an_input_without_a_datatype_has_the_declared_one_which_is_asked_for_once() {
     let world = start();
-    let replica = world.replica("a", &["model=m"], |call| typed(call, "FP32")).await;
+    let replica = world.replica("a", &["model=m"], |call| std::future::ready(typed(&call, "FP32"))).await;
     let post = |path: &'static str, body: &'static str| raw::post(world.address, path, &[], body);
     for _ in 0..3 {
         let answer = post("/infer", r#"{"model": "m", "inputs": {"x": [1, 2.5], "n": [1]}}"#).await;
@@ -116,7 +116,7 @@ async fn an_input_without_a_datatype_has_the_declared_one_which_is_asked_for_onc
 #[tokio::test]
 async fn a_request_that_says_its_datatypes_asks_nothing() {
     let world = start();
-    let replica = world.replica("a", &["model=m"], |call| typed(call, "FP32")).await;
+    let replica = world.replica("a", &["model=m"], |call| std::future::ready(typed(&call, "FP32"))).await;
     let body = r#"{"model": "m", "inputs": [{"name": "x", "datatype": "FP32", "data": [1]}]}"#;
     assert_eq!(raw::post(world.address, "/infer", &[], body).await.http, 200);
     assert_eq!(asked(&replica), 0);
@@ -125,7 +125,7 @@ async fn a_request_that_says_its_datatypes_asks_nothing() {
 #[tokio::test]
 async fn a_guess_that_is_refused_is_told_and_made_anew() {
     let world = start();
-    let replica = world.replica("a", &["model=m"], |call| typed(call, "INT8")).await;
+    let replica = world.replica("a", &["model=m"], |call| std::future::ready(typed(&call, "INT8"))).await;
     for times in 1..=2 {
         let refused = raw::post(world.address, "/infer", &[], r#"{"model": "m", "inputs": {"x": [1]}}"#).await;
         let message = "input 'x' for model 'm' has datatype FP32, expected INT8; it was given without a datatype and taken \
@@ -141,9 +141,11 @@ async fn a_guess_that_is_refused_is_told_and_made_anew() {
 #[tokio::test]
 async fn a_replica_that_does_not_tell_its_inputs_gets_what_the_elements_suggest() {
     let world = start();
-    let serve = async |call: Call| match call.path.ends_with("ModelMetadata") {
-        true => status(&[("grpc-status", "12"), ("grpc-message", "what")]),
-        false => echo(call).await,
+    let serve = async |call: Call| {
+        if call.path.ends_with("ModelMetadata") {
+            return status(&[("grpc-status", "12"), ("grpc-message", "what")]);
+        }
+        echo(call).await
     };
     let replica = world.replica("a", &["model=m"], serve).await;
     let answer = raw::post(world.address, "/infer", &[], r#"{"model": "m", "inputs": {"x": [1.5]}}"#).await;

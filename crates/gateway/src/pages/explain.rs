@@ -11,12 +11,12 @@
 //!  "more": 7}                                                candidates that were left out, if there are any
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyserve_cluster::{OfferView, ReplicaView, Resolved};
-use anyserve_core::{Capability, Error, Query, Verdict, verdicts};
+use anyserve_core::{Capability, Error, Query, Verdict, matches_of, verdicts};
 use anyserve_server::parts::http::{answer, failed};
 use axum::extract::State;
 use axum::response::Response;
@@ -50,17 +50,15 @@ fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
     let offers = fleet.offers_of(&views);
     let all: Vec<_> =
         views.iter().zip(&offers).flat_map(|(view, own)| own.iter().map(move |one| (view, one))).collect();
-    let judged = judged(&query, all.iter().map(|(_, offer)| &offer.capability));
-    let (matching, others): (Vec<_>, Vec<_>) = all
-        .iter()
-        .partition(|(_, offer)| matches!(judged.get(&Arc::as_ptr(&offer.capability)), Some(Verdict::Matches { .. })));
-    let first = matching.into_iter().chain(others).take(MAX_CANDIDATES);
-    let candidates: Vec<_> = first
-        .filter_map(|(view, offer)| {
-            let verdict = judged.get(&Arc::as_ptr(&offer.capability))?;
-            Some(row(view, offer, verdict, found.as_ref().ok()))
-        })
-        .collect();
+    let matching = matching(&query, all.iter().map(|(_, offer)| &offer.capability));
+    let (first, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|(_, offer)| matching.contains(&Arc::as_ptr(&offer.capability)));
+    // One that matches is among them if there is any: what it takes away from the others is known.
+    let rows: Vec<_> = first.into_iter().chain(others).take(MAX_CANDIDATES).collect();
+    let verdicts = verdicts(&query, rows.iter().map(|(_, offer)| &*offer.capability));
+    let rows = rows.into_iter().zip(verdicts);
+    let candidates: Vec<_> =
+        rows.map(|((view, offer), verdict)| row(view, offer, &verdict, found.as_ref().ok())).collect();
     let mut shown = json!({
         "query": query.to_string(),
         "policy": fleet.policy(),
@@ -75,14 +73,11 @@ fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
     Ok(shown)
 }
 
-/// What a query makes of each different capability, once. Replicas that offer the same share it.
-fn judged<'a>(
-    query: &Query,
-    capabilities: impl Iterator<Item = &'a Arc<Capability>>,
-) -> HashMap<*const Capability, Verdict> {
-    let different: HashMap<_, _> = capabilities.map(|one| (Arc::as_ptr(one), one)).collect();
-    let (places, list): (Vec<_>, Vec<_>) = different.into_iter().unzip();
-    places.into_iter().zip(verdicts(query, list.into_iter().map(|one| &**one))).collect()
+/// Which capabilities a query selects. Each different one is looked at once: replicas that offer the same share it.
+fn matching<'a>(query: &Query, capabilities: impl Iterator<Item = &'a Arc<Capability>>) -> HashSet<*const Capability> {
+    let different: HashMap<_, _> = capabilities.map(|one| (Arc::as_ptr(one), &**one)).collect();
+    let (places, list): (Vec<_>, Vec<&Capability>) = different.into_iter().unzip();
+    matches_of(query, list.iter().copied()).into_iter().map(|found| places[found.index]).collect()
 }
 
 fn decision(found: &Result<Resolved, Error>, promised: Option<&Resolved>) -> Value {
