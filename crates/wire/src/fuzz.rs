@@ -24,7 +24,7 @@ pub fn frames(data: &[u8]) {
     assert_eq!((&whole, &end), (&pieces, &other_end));
     let written: Vec<u8> = whole.iter().flat_map(Frame::to_bytes).collect();
     assert!(stream.starts_with(&written));
-    whole.into_iter().for_each(meaning);
+    whole.iter().for_each(meaning);
 }
 
 /// Bytes as one frame that is well formed: its kind, the length of its metadata in two bytes, metadata, body.
@@ -35,7 +35,7 @@ pub fn messages(data: &[u8]) {
     let len = usize::from(u16::from_le_bytes([*len_low, *len_high]));
     let (meta, body) = rest.split_at(len.min(rest.len()));
     let (meta, body) = (Bytes::copy_from_slice(meta), Bytes::copy_from_slice(body));
-    meaning(Frame { meta, body, ..Frame::bare(kind, 1) });
+    meaning(&Frame { meta, body, ..Frame::bare(kind, 1) });
 }
 
 fn read(stream: &[u8], size: usize) -> (Vec<Frame>, String) {
@@ -65,28 +65,35 @@ fn feed(decoder: &mut Decoder, mut bytes: &[u8], frames: &mut Vec<Frame>) -> Res
 }
 
 /// Reads a frame for whoever it is for.
-fn meaning(frame: Frame) {
-    let Frame { kind, body, .. } = frame.clone();
+fn meaning(frame: &Frame) {
+    let (kind, body) = (frame.kind, frame.body.clone());
     match kind {
-        Kind::Hello => with(&frame, |hello: wire::Hello| hello.handlers.into_iter().for_each(handler)),
-        Kind::Manifest => with(&frame, |manifest: wire::Manifest| manifest.groups.into_iter().for_each(group)),
-        Kind::Request => with(&frame, |meta| request(meta, body)),
-        Kind::Call => with(&frame, |call: wire::Call| call.request.into_iter().for_each(|meta| called(meta, &body))),
-        Kind::Batch => with(&frame, |meta| batch(meta, &body)),
-        Kind::Chunk | Kind::Done => with(&frame, |meta| response(meta, body)),
-        Kind::CallResult => with(&frame, |meta| result(meta, body)),
-        Kind::Failed => with(&frame, failed),
-        Kind::Welcome => with(&frame, |_: wire::Welcome| ()),
-        Kind::Credit => with(&frame, |_: wire::Credit| ()),
-        Kind::Put => with(&frame, |_: wire::Put| ()),
-        Kind::Sealed => with(&frame, |_: wire::Sealed| ()),
-        Kind::Get => with(&frame, |_: wire::Get| ()),
-        Kind::View => with(&frame, |_: wire::View| ()),
-        Kind::Release => with(&frame, |_: wire::Release| ()),
-        Kind::Fork => with(&frame, |_: wire::Fork| ()),
-        Kind::Forked => with(&frame, |_: wire::Forked| ()),
-        Kind::Ready | Kind::Cancel | Kind::Drain | Kind::Ping | Kind::Pong => {}
-        Kind::Sleep | Kind::Asleep | Kind::Wake => {}
+        Kind::Hello => with(frame, |hello: wire::Hello| hello.handlers.into_iter().for_each(handler)),
+        Kind::Manifest => with(frame, |manifest: wire::Manifest| manifest.groups.into_iter().for_each(group)),
+        Kind::Request => with(frame, |meta| request(meta, body)),
+        Kind::Call => with(frame, |call: wire::Call| call.request.into_iter().for_each(|meta| called(meta, &body))),
+        Kind::Batch => with(frame, |meta| batch(meta, &body)),
+        Kind::Chunk | Kind::Done => with(frame, |meta| response(meta, body)),
+        Kind::CallResult => with(frame, |meta| result(meta, body)),
+        Kind::Failed => with(frame, failed),
+        Kind::Welcome => with(frame, |_: wire::Welcome| ()),
+        Kind::Credit => with(frame, |_: wire::Credit| ()),
+        Kind::Put => with(frame, |_: wire::Put| ()),
+        Kind::Sealed => with(frame, |_: wire::Sealed| ()),
+        Kind::Get => with(frame, |_: wire::Get| ()),
+        Kind::View => with(frame, |_: wire::View| ()),
+        Kind::Release => with(frame, |_: wire::Release| ()),
+        Kind::Fork => with(frame, |_: wire::Fork| ()),
+        Kind::Forked => with(frame, |_: wire::Forked| ()),
+        // These have no metadata.
+        Kind::Ready
+        | Kind::Cancel
+        | Kind::Drain
+        | Kind::Ping
+        | Kind::Pong
+        | Kind::Sleep
+        | Kind::Asleep
+        | Kind::Wake => {}
     }
 }
 
@@ -102,16 +109,16 @@ fn with<M: Message + Default>(frame: &Frame, then: impl FnOnce(M)) {
 fn handler(row: wire::Handler) {
     let Ok(handler) = Handler::try_from(row) else { return };
     assert!(handler.concurrency > 0);
-    same(Handler::try_from(wire::Handler::from(&handler)), &handler);
+    same(&Handler::try_from(wire::Handler::from(&handler)), &handler);
 }
 
 fn group(row: wire::Group) {
     let Ok(spec) = GroupSpec::try_from(row) else { return };
     assert!(spec.workers.is_none_or(|(min, max)| min <= max && max > 0));
-    same(GroupSpec::try_from(wire::Group::from(&spec)), &spec);
+    same(&GroupSpec::try_from(wire::Group::from(&spec)), &spec);
 }
 
-fn same<T: Debug + PartialEq>(again: Result<T, MessageError>, first: &T) {
+fn same<T: Debug + PartialEq>(again: &Result<T, MessageError>, first: &T) {
     assert_eq!(again.as_ref().expect("what was written is read"), first);
 }
 
@@ -153,7 +160,9 @@ fn batch(meta: wire::Batch, body: &Bytes) {
     let Ok(parts) = batch_of(meta, body.clone()) else { return };
     let own: Vec<u8> = parts.iter().flat_map(|part| part.body.to_vec()).collect();
     assert_eq!(own, **body);
-    parts.into_iter().for_each(|part| request(part.request, part.body));
+    for part in parts {
+        request(part.request, part.body);
+    }
 }
 
 fn response(meta: wire::Response, body: Bytes) {

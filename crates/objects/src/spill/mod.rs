@@ -10,7 +10,7 @@
 //! its own checksum, since whoever may write there may write anything.
 
 #[cfg(any(test, fuzzing))]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod header;
 mod janitor;
 mod key;
