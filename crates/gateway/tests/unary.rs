@@ -503,7 +503,7 @@ async fn replicas_that_ask_who_an_api_server_is_are_shown_its_certificate() {
         let identity = own.map(|own| (own.cert.pem().into_bytes(), own.signing_key.serialize_pem().into_bytes()));
         let tls = Tls { ca: Some(made.cert.pem().into_bytes()), identity };
         let prober = GrpcProber::new(tls.clone());
-        assert_eq!(watchdog(prober.is_live(&endpoint, Duration::from_secs(10))).await, known);
+        assert_eq!(watchdog(prober.probe(&endpoint, Duration::from_secs(10))).await.is_ok(), known);
         let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
         let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
         world.register("secure", &endpoint, &["model=m"], false);
