@@ -196,6 +196,17 @@ mod tests {
         assert!(message(r#"{"id": "a", "epoch": -1}"#).contains("column"));
     }
 
+    #[test]
+    fn rules_are_a_list_of_texts_and_may_be_left_out() {
+        let rules = |more: &str| {
+            let json = format!(r#"{{"id": "a", "epoch": 1, "seq": 1, "endpoint": "http://h:1", "offers": []{more}}}"#);
+            parse::<Registration>(json.as_bytes()).map(|said| v1::RegisterRequest::from(said).upgrades)
+        };
+        assert_eq!(rules(""), Ok(vec![]));
+        assert_eq!(rules(r#", "upgrades": ["type=a -> type=b"]"#), Ok(vec!["type=a -> type=b".to_owned()]));
+        assert!(rules(r#", "upgrades": [1]"#).is_err() && rules(r#", "upgrades": "type=a -> type=b""#).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_a_message_or_refused(text in "[{}\\[\\]:,\"a-e0-9.]{0,60}") {
