@@ -125,7 +125,7 @@ async fn without_an_uplink_the_error_says_what_is_served_and_that_nobody_else_is
     let error = pool.infer(request("type=there")).await.unwrap_err();
     assert_eq!(
         (error.code, &error.message[..]),
-        (Code::NoCapability, "no capability matches 'type=there'; served here: type=here")
+        (Code::NoCapability, "no capability matches 'type=there': did you mean 'type=here'? served here: type=here")
     );
     let error = called(&pool, "type=there").await.unwrap_err();
     assert_eq!(error.code, Code::NoCapability);
