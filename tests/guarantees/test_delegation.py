@@ -22,6 +22,12 @@ def ask(endpoint, query=LARGE, **more):
         return client.infer(query, {"text": "x"}, timeout_s=TIMEOUT_S, **more)
 
 
+def discovered(api_server, query=LARGE, **more):
+    """One request, straight to the replica that the API server names."""
+    with Client(api_server=api_server) as client:
+        return client.infer(query, {"text": "x"}, timeout_s=TIMEOUT_S, **more)
+
+
 @pytest.fixture
 def pair(replica, api_server):
     """An API server, a light replica with a rule, and a heavy one."""
@@ -29,15 +35,16 @@ def pair(replica, api_server):
     return server, join(replica, server, "light", LIGHT, upgrade=[RULE]), join(replica, server, "heavy", HEAVY)
 
 
-@pytest.mark.parametrize("way", ["the API server", "the replica"])
+@pytest.mark.parametrize("way", ["the API server", "the replica", "discovery"])
 def test_what_a_replica_cannot_serve_is_served_by_another_with_its_id_deadline_and_trace(pair, way):
     server, light, _ = pair
-    endpoint = server.endpoint if way == "the API server" else light.endpoint
-    answer = ask(endpoint, id="the-one", headers={"traceparent": TRACE})
+    endpoint = light.endpoint if way == "the replica" else server.endpoint
+    send = discovered if way == "discovery" else ask
+    answer = send(endpoint, id="the-one", headers={"traceparent": TRACE})
     assert (by(answer), text(answer, "id"), text(answer, "trace")) == ("heavy", "the-one", TRACE)
     assert 0 < float(text(answer, "remaining")) <= TIMEOUT_S
     assert text(answer, "delegations") == "1"
-    assert by(ask(endpoint, LIGHT)) == "light"
+    assert by(send(endpoint, LIGHT)) == "light"
 
 
 def test_who_has_a_rule_gets_what_nobody_claims_to_serve_before_who_only_comes_near(replica, api_server):

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyserve_cluster::policy::{Keys, LeastWait};
@@ -226,4 +227,24 @@ fn an_explanation_says_what_the_rule_makes_of_the_query() {
     assert_eq!((&*found.replica.id, found.upgrade), ("rules", Some(Query::parse("type=decode.heavy").unwrap())));
     let other = registry.promises(&Query::model("x"), &LeastWait, &Keys::default(), now).unwrap();
     assert_eq!((&*other.replica.id, other.upgrade), ("rules", None));
+}
+
+#[test]
+fn who_is_to_be_found_for_what_nobody_claims_is_one_whose_rule_leads_to_another() {
+    let now = Instant::now();
+    let replicas: [(&str, &[&str], &[&str]); 3] = [
+        ("near", &["type=decode,size=small"], &[]),
+        ("rules", &["type=other"], &[RULE]),
+        ("heavy", &["type=decode.heavy,size=large"], &[]),
+    ];
+    let found = |registry: &mut Registry, avoid: &[Arc<str>]| {
+        let found = registry.resolve(&Query::parse(ASKED).unwrap(), avoid, &LeastWait, &Keys::default(), now)?;
+        Some((found.replica.id.to_string(), found.capability.is_some(), found.upgrade))
+    };
+    let upgraded = Query::parse("type=decode.heavy,size=large").unwrap();
+    let mut fleet = fleet(&replicas, now);
+    assert_eq!(found(&mut fleet, &[]), Some(("rules".to_owned(), false, Some(upgraded))));
+    assert_eq!(found(&mut fleet, &["rules".into()]), None);
+    fleet.leave("heavy", 1, now);
+    assert_eq!(found(&mut fleet, &[]), None, "a rule that leads nowhere");
 }

@@ -133,7 +133,7 @@ impl Registry {
         claimed(known, claim).map(|held| Arc::clone(self.index.capability(held.number)))
     }
 
-    fn slots_of(&self, ids: &[Arc<str>]) -> Vec<u32> {
+    pub(super) fn slots_of(&self, ids: &[Arc<str>]) -> Vec<u32> {
         ids.iter().filter_map(|id| self.slots.get(id).copied()).collect()
     }
 

@@ -24,6 +24,8 @@ const ENOUGH: usize = 2;
 pub(super) struct Led {
     pub(super) slot: u32,
     pub(super) query: Query,
+    /// Whether somebody else claims what it becomes.
+    pub(super) claimed: bool,
 }
 
 // === impl Registry ===
@@ -42,10 +44,10 @@ impl Registry {
                 None => self.claimants(&lead.query, excluded),
             };
             if let Some(slot) = self.other_than(&claimants, lead.book, anyone, excluded) {
-                return Some(Led { slot, query: lead.query });
+                return Some(Led { slot, query: lead.query, claimed: true });
             }
             claims.push((lead.query.clone(), claimants));
-            second = second.or(Some(Led { slot: anyone, query: lead.query }));
+            second = second.or(Some(Led { slot: anyone, query: lead.query, claimed: false }));
         }
         second
     }

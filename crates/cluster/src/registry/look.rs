@@ -101,7 +101,8 @@ impl Registry {
     }
 
     /// Who a request should go to that somebody else sends: the policy's choice among those who say they serve it, and
-    /// somebody who is ejected only if there is nobody else.
+    /// somebody who is ejected only if there is nobody else. What nobody says goes to one with a [rule](Self::upgrades) that leads to
+    /// somebody who does.
     ///
     /// Nothing is counted as sent: the replica's next heartbeat tells what came of it.
     pub fn resolve(
@@ -113,9 +114,18 @@ impl Registry {
         now: Instant,
     ) -> Option<Resolved> {
         self.expire(now);
-        let pick = self.choose(query, avoid, true, policy, keys)?;
+        let Some(pick) = self.choose(query, avoid, true, policy, keys) else {
+            return self.resolve_by_rule(query, avoid);
+        };
         let capability = self.claimed(&pick);
         Some(Resolved { replica: self.view_of(pick.handle.slot), capability, upgrade: None })
+    }
+
+    /// One whose rule makes of a query what somebody else claims to serve, and who has that forwarded.
+    fn resolve_by_rule(&mut self, query: &Query, avoid: &[Arc<str>]) -> Option<Resolved> {
+        let excluded = self.slots_of(avoid);
+        let led = self.led(query, &excluded).filter(|led| led.claimed)?;
+        Some(Resolved { replica: self.view_of(led.slot), capability: None, upgrade: Some(led.query) })
     }
 
     /// Somebody who says that he serves it and is not known to be out of reach, for a question about it. It is no choice:

@@ -78,7 +78,7 @@ pub(crate) fn scan(mut buf: impl Buf, wants: Wants) -> Result<Found, DecodeError
             (1, _) => string::merge(wire, &mut found.model, buf, ctx)?,
             (2, _) => string::merge(wire, &mut found.version, buf, ctx)?,
             (3, Wants::Query | Wants::Prompt) => string::merge(wire, &mut found.id, buf, ctx)?,
-            (4, Wants::Query | Wants::Prompt) => found.parameter(wire, buf)?,
+            (4, Wants::Query | Wants::Prompt) => found.parameter(buf)?,
             (5, Wants::Prompt) if !prompt.seen => prompt.input(wire, buf)?,
             (7, Wants::Prompt) if prompt.raw.is_none() => prompt.raw = Some(beginning(wire, buf)?),
             _ => skip_field(wire, tag, buf, ctx)?,
@@ -91,10 +91,10 @@ pub(crate) fn scan(mut buf: impl Buf, wants: Wants) -> Result<Found, DecodeError
 // === impl Found ===
 
 impl Found {
-    /// An entry of the parameters. Of several with one key the last counts.
-    fn parameter(&mut self, wire: WireType, buf: &mut impl Buf) -> Result<(), DecodeError> {
+    /// An entry of the parameters. Of several with one key the last counts. prost looks at no entry's wire type.
+    fn parameter(&mut self, buf: &mut impl Buf) -> Result<(), DecodeError> {
         let mut entry = Entry::default();
-        message::merge(wire, &mut entry, buf, DecodeContext::default())?;
+        message::merge(WireType::LengthDelimited, &mut entry, buf, DecodeContext::default())?;
         if entry.key == "capability" {
             self.capability = Some(entry.value.unwrap_or_default());
         }
@@ -200,6 +200,18 @@ mod tests {
 
     fn typed(contents: InferTensorContents, datatype: &str) -> ModelInferRequest {
         ModelInferRequest { inputs: vec![input(datatype, Some(contents))], ..Default::default() }
+    }
+
+    #[test]
+    fn an_entry_of_the_parameters_is_one_whatever_its_wire_type_says_as_for_prost() {
+        let entry = [&b"\x0a\x0acapability\x12\x05\x1a\x03a=b"[..]].concat();
+        for wire in [0, 2, 5] {
+            let message = [&[4 << 3 | wire, u8::try_from(entry.len()).unwrap()], &entry[..]].concat();
+            let decoded = ModelInferRequest::decode(&message[..]).unwrap();
+            let found = scan(&message[..], Wants::Query).unwrap();
+            assert_eq!(found.capability.as_ref(), decoded.parameters.get("capability"), "{wire}");
+            assert!(found.capability.is_some());
+        }
     }
 
     #[test]
