@@ -53,7 +53,7 @@ def main() -> int:
         say(str(error))
         return 1
     tools = Tools([str(program), "bench"], program)
-    generator = Generator(tools.generator, options.seconds, warmup_s=options.seconds / 4)
+    generator = Generator(tools.generator, options.seconds, options.connections, warmup_s=options.seconds / 4)
     machine, figures = facts(), dict[str, dict[str, list[float]]]()
     parts = {"proxy": measure_proxy, "route": measure_routes, "heartbeats": measure_heartbeats}
     for number in range(options.rounds):
@@ -73,6 +73,7 @@ def parse() -> argparse.Namespace:
     add("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
     add("--fleets", nargs="+", type=int, default=FLEETS, help="numbers of replicas for route and heartbeats")
     add("--seconds", type=float, default=3.0, help="how long each measurement takes")
+    add("--connections", type=int, default=1, help="connections that requests in flight are spread over")
     add("--rounds", type=int, default=3, help="how often each has its turn")
     add("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     add("--anyserve", type=Path, help="an installed anyserve command, instead of installing it")

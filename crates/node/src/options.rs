@@ -122,7 +122,7 @@ pub struct Options {
     /// Private key of --api-server-cert in PEM
     #[arg(long, env = "ANYSERVE_API_SERVER_KEY", value_name = "FILE")]
     pub api_server_key: Option<PathBuf>,
-    /// Threads of the runtime [default: one per core]
+    /// Threads of the runtime [default: one for two cores]
     #[arg(long, env = "ANYSERVE_THREADS")]
     pub threads: Option<u32>,
     /// Name that server metadata tells [default: anyserve]

@@ -45,12 +45,14 @@ pub fn run(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -
     ended
 }
 
-fn runtime(threads: Option<usize>) -> Result<Runtime> {
+fn runtime(threads: usize) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    if let Some(threads) = threads {
-        builder.worker_threads(threads);
-    }
-    builder.thread_name("anyserve").enable_all().build().context("the runtime's threads cannot be started")
+    builder
+        .worker_threads(threads)
+        .thread_name("anyserve")
+        .enable_all()
+        .build()
+        .context("the runtime's threads cannot be started")
 }
 
 type Tell = Arc<dyn Fn(Event) + Send + Sync>;

@@ -25,7 +25,7 @@ pub struct Settings {
     /// Worker processes.
     pub workers: u32,
     /// Threads of the async runtime; `None` is one per core.
-    pub threads: Option<usize>,
+    pub threads: usize,
     /// Directives for the log.
     pub log_level: String,
     /// Time for requests in flight to finish.
@@ -85,7 +85,7 @@ impl Settings {
         Ok(Self {
             address: address(options.host.as_deref().unwrap_or("127.0.0.1"), options.port.unwrap_or(8000))?,
             workers,
-            threads: options.threads.map(threads).transpose()?,
+            threads: options.threads.map_or_else(|| Ok(half_the_cores()), threads)?,
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             grace,
             server: server(&options, grace)?,
@@ -205,6 +205,11 @@ pub(crate) fn seconds(flag: &str, given: Option<f64>, default: f64) -> Result<Du
     let seconds = given.unwrap_or(default);
     ensure!((0.0..=MAX_SECONDS).contains(&seconds), "{flag} is {seconds}, it takes 0 to {MAX_SECONDS} seconds");
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// The other half is the workers'.
+fn half_the_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
 }
 
 pub(crate) fn threads(threads: u32) -> Result<usize> {

@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyserve_proto::inference::infer_parameter::ParameterChoice::{BoolParam, Int64Param};
 use anyserve_proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use anyserve_server::{Drained, ServerConfig};
@@ -208,4 +211,25 @@ async fn garbage_after_a_request_ends_the_stream_once_that_is_answered() {
     let answer = watchdog(raw::call(server.address, method, &[], bytes)).await;
     assert_eq!(answer.status(), "3");
     assert!(answer.body.len() > 10);
+}
+
+#[tokio::test]
+async fn a_stream_of_very_many_small_requests_that_has_to_wait_harms_no_other_on_its_connection() {
+    let server = start_with(ServerConfig { max_stream_requests: 1, ..ServerConfig::default() }).await;
+    let mut client = server.client().await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&taken);
+    let waiting = std::iter::repeat_with(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        small("", "hang")
+    });
+    let mut answers = client.model_stream_infer(stream::iter(waiting.take(1 << 20))).await.unwrap().into_inner();
+    let mut before = usize::MAX;
+    while before != taken.load(Ordering::Relaxed) {
+        before = taken.load(Ordering::Relaxed);
+        for _ in 0..50 {
+            watchdog(client.model_infer(small("other", "echo"))).await.unwrap();
+        }
+    }
+    assert!(futures_util::poll!(answers.next()).is_pending(), "{before} requests were written");
 }

@@ -172,7 +172,7 @@ ApiServerCert = Annotated[
 ApiServerKey = Annotated[Path | None, _option("--api-server-key", "Private key of --api-server-cert, PEM.")]
 ClusterToken = Annotated[str | None, _option("--cluster-token", "Token that API servers on other machines ask for.")]
 Threads = Annotated[
-    int | None, _option("--threads", "Threads of the runtime.  [default: one per core]", min=1, max=MOST)
+    int | None, _option("--threads", "Threads of the runtime.  [default: one for two cores]", min=1, max=MOST)
 ]
 ApiServerThreads = Annotated[
     int | None,

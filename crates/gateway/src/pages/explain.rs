@@ -45,7 +45,10 @@ async fn explain(State(seen): State<Arc<Seen>>, uri: Uri) -> Response {
 fn explained(seen: &Seen, pairs: &Pairs) -> Result<Value, Error> {
     let (fleet, query) = (&seen.fleet, pairs.query()?);
     let found = fleet.resolve(&query, &pairs.keys(), &pairs.avoid()?);
-    let promised = found.is_err().then(|| fleet.promises(&query, &pairs.keys())).flatten();
+    let promised = match &found {
+        Ok(found) => found.upgrade.is_some().then(|| found.clone()),
+        Err(_) => fleet.promises(&query, &pairs.keys()),
+    };
     let views = fleet.views();
     let offers = fleet.offers_of(&views);
     let all: Vec<_> =
@@ -82,16 +85,16 @@ fn matching<'a>(query: &Query, capabilities: impl Iterator<Item = &'a Arc<Capabi
 
 fn decision(found: &Result<Resolved, Error>, promised: Option<&Resolved>) -> Value {
     match (found, promised) {
-        (Ok(found), _) => json!({
+        (_, Some(promised)) => json!({
+            "kind": "try",
+            "replica": &*promised.replica.id,
+            "endpoint": &*promised.replica.endpoint,
+        }),
+        (Ok(found), None) => json!({
             "kind": "send",
             "replica": &*found.replica.id,
             "endpoint": &*found.replica.endpoint,
             "capability": found.capability.as_ref().map(ToString::to_string),
-        }),
-        (Err(_), Some(promised)) => json!({
-            "kind": "try",
-            "replica": &*promised.replica.id,
-            "endpoint": &*promised.replica.endpoint,
         }),
         (Err(error), None) => json!({
             "kind": "refuse",

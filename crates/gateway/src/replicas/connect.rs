@@ -28,6 +28,11 @@ const MAX_FRAME: u32 = 1 << 20;
 /// Longest headers or trailers of one answer, in bytes.
 const MAX_HEADERS: u32 = 64 << 10;
 
+/// What small frames that wait to be read may cost, beyond their bytes: 256 less their length for each. A connection's window is
+/// full of tokens of 55 bytes before it; h2's own bound, half the window, would end the connection, and with it
+/// the requests of everybody, because of a few clients that read slowly.
+const SMALL_FRAMES: usize = 64 << 20;
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -53,6 +58,7 @@ impl Connector {
             .max_header_list_size(MAX_HEADERS)
             // One more is refused by the replica, and then it was not begun.
             .initial_max_send_streams(MAX_REQUESTS)
+            .data_frame_budget(SMALL_FRAMES)
             .enable_push(false);
         let tls = tls::Connectors::try_new(config.tls.clone())?;
         let keepalive = Keepalive { every: config.keepalive, timeout: config.keepalive_timeout };
