@@ -24,7 +24,7 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Worker processes.
     pub workers: u32,
-    /// Threads of the async runtime; `None` is one per core.
+    /// Threads of the async runtime.
     pub threads: usize,
     /// Directives for the log.
     pub log_level: String,
