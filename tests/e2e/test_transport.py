@@ -153,7 +153,8 @@ def test_a_handler_sees_how_much_time_its_caller_leaves_it(mixed, channel):
     mixed.allow("go-remaining")
     stub(channel(mixed.endpoint)).ModelInfer(infer("gate", text("name", "remaining")), timeout=40)
     (remaining,) = mixed.noted("started-remaining")
-    assert 0 < float(remaining) <= 40
+    # gRPC rounds what it sends up, by 3 % at most: 40.1 s were seen.
+    assert 0 < float(remaining) <= 42
 
 
 def test_the_servers_own_deadline_says_so_in_its_status(mixed, channel):

@@ -263,15 +263,17 @@ impl Session {
     }
 
     /// Waits for some bytes, or for an answer that another thread reads.
+    ///
+    /// Beside other handlers there is a reader, whose lock is not so much as tried: who held it while it waited would keep
+    /// its own answer from being read.
     fn listen(&self, is_answered: impl Fn() -> bool, wait: impl Fn()) {
-        match self.inbox.try_lock() {
-            Some(mut inbox) if self.router.is_none() => {
-                // Whoever read before may have read this answer, and nobody would send another byte.
-                if !is_answered() {
-                    self.receive_into(&mut inbox, RecvFlags::empty());
-                }
-            }
-            _ => wait(),
+        if self.router.is_some() {
+            return wait();
+        }
+        let Some(mut inbox) = self.inbox.try_lock() else { return wait() };
+        // Whoever read before may have read this answer, and nobody would send another byte.
+        if !is_answered() {
+            self.receive_into(&mut inbox, RecvFlags::empty());
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -14,10 +13,6 @@ use super::life::{Exit, Life};
 use super::router::{Queue, Router};
 use super::run::serve;
 use super::session::Session;
-
-/// How long the reader sleeps at most. On Linux 6.18 a blocking read of a socket was seen to sleep on although bytes had
-/// arrived, until a signal woke it: it looks again by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A thread of one sync handler.
 #[pyclass(frozen, module = "anyserve._core", name = "_Server")]
@@ -31,7 +26,6 @@ pub(super) fn run(py: Python<'_>, session: &Arc<Session>, router: &Router, life:
     // Before anything of the app's runs: a limit of memory has room for their stacks now.
     start_servers(py, session, router)?;
     let bridge = if router.has_loop() { Some(Bridge::new(py, session, router)?) } else { None };
-    session.link.socket.set_read_timeout(Some(LOOK_AGAIN))?;
     let reading = Arc::clone(session);
     thread::Builder::new().name("anyserve-reader".to_owned()).spawn(move || read(&reading))?;
     if !life.start()? {
