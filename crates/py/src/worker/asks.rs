@@ -12,10 +12,17 @@ use parking_lot::{Condvar, Mutex};
 #[derive(Default)]
 pub(super) struct Asks {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, Option<View>>>,
-    answered: Condvar,
+    waiting: Mutex<HashMap<u64, Place>>,
     /// Answers that came for whoever had given up.
     unclaimed: Mutex<Vec<View>>,
+}
+
+/// Where the answer to one question goes.
+#[derive(Default)]
+struct Place {
+    view: Option<View>,
+    /// Of its own, so that an answer wakes nobody else.
+    answered: Arc<Condvar>,
 }
 
 /// One question; dropping it gives it up.
@@ -30,7 +37,7 @@ impl Asks {
     /// A question that is about to be sent.
     pub(super) fn begin(self: &Arc<Self>) -> Ask {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.waiting.lock().insert(id, None);
+        self.waiting.lock().insert(id, Place::default());
         Ask { asks: Arc::clone(self), id }
     }
 
@@ -41,12 +48,18 @@ impl Asks {
 
     /// An answer came. Gives it back if nobody waits for it any more.
     pub(super) fn answer(&self, id: u64, view: View) -> Option<View> {
-        match self.waiting.lock().get_mut(&id) {
-            Some(place) => *place = Some(view),
-            None => return Some(view),
-        }
-        self.answered.notify_all();
+        let mut waiting = self.waiting.lock();
+        let Some(place) = waiting.get_mut(&id) else { return Some(view) };
+        place.view = Some(view);
+        place.answered.notify_all();
         None
+    }
+
+    /// Has everybody who waits look again.
+    pub(super) fn nudge(&self) {
+        for place in self.waiting.lock().values() {
+            place.answered.notify_all();
+        }
     }
 }
 
@@ -55,26 +68,27 @@ impl Asks {
 impl Ask {
     /// The answer, if it has come.
     pub(super) fn take(&self) -> Option<View> {
-        self.asks.waiting.lock().get_mut(&self.id).and_then(Option::take)
+        self.asks.waiting.lock().get_mut(&self.id).and_then(|place| place.view.take())
     }
 
     /// Whether the answer has come.
     pub(super) fn is_answered(&self) -> bool {
-        self.asks.waiting.lock().get(&self.id).is_some_and(Option::is_some)
+        self.asks.waiting.lock().get(&self.id).is_some_and(|place| place.view.is_some())
     }
 
-    /// Waits until an answer comes, to whatever question, or that time is over.
+    /// Waits until its answer comes, somebody is to look again, or that time is over.
     pub(super) fn wait(&self, most: Duration) {
         let mut waiting = self.asks.waiting.lock();
-        if waiting.get(&self.id).is_some_and(Option::is_none) {
-            self.asks.answered.wait_for(&mut waiting, most);
+        let place = waiting.get(&self.id).filter(|place| place.view.is_none());
+        if let Some(answered) = place.map(|place| Arc::clone(&place.answered)) {
+            answered.wait_for(&mut waiting, most);
         }
     }
 }
 
 impl Drop for Ask {
     fn drop(&mut self) {
-        let unclaimed = self.asks.waiting.lock().remove(&self.id).flatten();
+        let unclaimed = self.asks.waiting.lock().remove(&self.id).and_then(|place| place.view);
         if let Some(view) = unclaimed {
             self.asks.unclaimed.lock().push(view);
         }

@@ -1,6 +1,7 @@
 //! Flow control of streams: how many bytes each may still send.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -11,7 +12,6 @@ const LEAST_COST: usize = 4096;
 #[derive(Default)]
 pub(super) struct Flows {
     open: Mutex<HashMap<u64, Flow>>,
-    changed: Condvar,
 }
 
 struct Flow {
@@ -19,6 +19,8 @@ struct Flow {
     cancelled: bool,
     /// Somebody on the event loop waits for the window to open.
     awaited: bool,
+    /// Of its own, so that credit for one stream wakes no other.
+    changed: Arc<Condvar>,
 }
 
 /// Whether a chunk may be sent.
@@ -34,11 +36,13 @@ pub(super) enum Room {
 
 impl Flows {
     pub(super) fn open(&self, id: u64, window: i64) {
-        self.open.lock().insert(id, Flow { window, cancelled: false, awaited: false });
+        self.open.lock().insert(id, Flow { window, cancelled: false, awaited: false, changed: Arc::default() });
     }
 
     pub(super) fn close(&self, id: u64) {
-        self.open.lock().remove(&id);
+        if let Some(flow) = self.open.lock().remove(&id) {
+            flow.changed.notify_all();
+        }
     }
 
     /// Takes a chunk's bytes off the window. It may go below zero, by one chunk.
@@ -53,14 +57,14 @@ impl Flows {
         let mut open = self.open.lock();
         let Some(flow) = open.get_mut(&id) else { return false };
         flow.window = flow.window.saturating_add_unsigned(bytes);
-        self.changed.notify_all();
+        flow.changed.notify_all();
         flow.window > 0 && std::mem::take(&mut flow.awaited)
     }
 
     pub(super) fn cancel(&self, id: u64) {
         if let Some(flow) = self.open.lock().get_mut(&id) {
             flow.cancelled = true;
-            self.changed.notify_all();
+            flow.changed.notify_all();
         }
     }
 
@@ -79,12 +83,13 @@ impl Flows {
     /// Blocks until the window is no longer full. Another thread must be reading the socket.
     pub(super) fn wait(&self, id: u64) -> Room {
         let mut open = self.open.lock();
-        loop {
-            match open.get(&id).map_or(Room::Cancelled, Flow::room) {
-                Room::Full => self.changed.wait(&mut open),
+        while let Some(flow) = open.get(&id) {
+            match flow.room() {
+                Room::Full => Arc::clone(&flow.changed).wait(&mut open),
                 room => return room,
             }
         }
+        Room::Cancelled
     }
 }
 

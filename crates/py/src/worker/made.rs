@@ -1,6 +1,7 @@
 //! The calls that this worker's handlers have open: what has come of each, and who waits for it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ pub(super) const MAX_CALLS: usize = 256;
 pub(super) struct Made {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Open>>,
-    arrived: Condvar,
 }
 
 /// What has come of a call and was not taken. Bounded by the call's window.
@@ -26,6 +26,8 @@ struct Open {
     awaited: bool,
     /// Cost of what was taken and is not given back.
     taken: u64,
+    /// Of its own, so that a result wakes nobody else.
+    arrived: Arc<Condvar>,
 }
 
 /// A response, the end without one, or why there is none.
@@ -68,7 +70,7 @@ impl Made {
         let mut open = self.open.lock();
         let Some(call) = open.get_mut(&id) else { return false };
         call.parts.push_back(part);
-        self.arrived.notify_all();
+        call.arrived.notify_all();
         std::mem::take(&mut call.awaited)
     }
 
@@ -101,8 +103,14 @@ impl Made {
     /// Nobody wants the call any more. True if it was open; who waits for a result finds it over.
     pub(super) fn close(&self, id: u64) -> bool {
         let closed = self.open.lock().remove(&id);
-        self.arrived.notify_all();
-        closed.is_some()
+        closed.map(|call| call.arrived.notify_all()).is_some()
+    }
+
+    /// Has everybody who waits look again.
+    pub(super) fn nudge(&self) {
+        for call in self.open.lock().values() {
+            call.arrived.notify_all();
+        }
     }
 
     /// Whether there is something to take, the end included.
@@ -110,11 +118,12 @@ impl Made {
         self.open.lock().get(&id).is_none_or(|call| !call.parts.is_empty())
     }
 
-    /// Waits until a result comes, of whatever call, or that time is over.
+    /// Waits until a result of it comes, somebody is to look again, or that time is over.
     pub(super) fn wait(&self, id: u64, most: Duration) {
         let mut open = self.open.lock();
-        if open.get(&id).is_some_and(|call| call.parts.is_empty()) {
-            self.arrived.wait_for(&mut open, most);
+        let call = open.get(&id).filter(|call| call.parts.is_empty());
+        if let Some(arrived) = call.map(|call| Arc::clone(&call.arrived)) {
+            arrived.wait_for(&mut open, most);
         }
     }
 }

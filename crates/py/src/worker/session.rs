@@ -275,6 +275,14 @@ impl Session {
         if !is_answered() {
             self.receive_into(&mut inbox, RecvFlags::empty());
         }
+        drop(inbox);
+        self.nudge();
+    }
+
+    /// Has every thread that waits look again: for its answer, and whether it is the one to read now.
+    fn nudge(&self) {
+        self.asks.nudge();
+        self.made.nudge();
     }
 
     fn answered(&self, id: u64, view: message::View) {
@@ -363,6 +371,7 @@ impl Session {
             let _ = kill_process(getpid(), Signal::KILL);
         }
         self.ended.store(true, Ordering::Release);
+        self.nudge();
         self.wake();
     }
 
