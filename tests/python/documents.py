@@ -27,13 +27,17 @@ def prose(path: Path) -> str:
     return _BLOCK.sub("", path.read_text())
 
 
+def blocks(path: Path, kind: str) -> list[str]:
+    """The blocks of code of one kind."""
+    return [text for found, text in _BLOCK.findall(path.read_text()) if found == kind]
+
+
 def command_lines(path: Path) -> Iterator[str]:
     """Every command of the blocks of shell, without comments, each on one line."""
-    for kind, text in _BLOCK.findall(path.read_text()):
-        if kind == "bash":
-            lines = text.replace("\\\n", " ").splitlines()
-            bare = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
-            yield from (part for line in bare if line for part in line.split(" && "))
+    for text in blocks(path, "bash"):
+        lines = text.replace("\\\n", " ").splitlines()
+        bare = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+        yield from (part for line in bare if line for part in line.split(" && "))
 
 
 def links(path: Path) -> list[str]:

@@ -1,5 +1,7 @@
-"""What the documents name is there: links, files, commands, options with their defaults, paths."""
+"""What the documents name is there: links, files, commands, options with their defaults, apps, paths."""
 
+import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from anyserve import AnyServe
 from tests.python import documents
 from tests.python.documents import COMMANDS, DOCUMENTS, ROOT, in_code, long_options, named, section, tables
 
+HANDLERS, WORKERS = ROOT / "docs/handlers.md", ROOT / "docs/workers.md"
 RUNTIME, CLUSTER = ROOT / "docs/runtime.md", ROOT / "docs/cluster.md"
 GUIDES = [path for path in DOCUMENTS if path.parent.name != "adr"]
 FOREIGN = {"--cacert", "--cert", "--json", "--key", "--locked", "--no-buffer", "--package"}
@@ -56,6 +60,16 @@ def test_every_file_that_is_named_is_there(document):
         if re.fullmatch(r"[\w/-]+\.(rs|py|md|proto)|[a-z]+(/[a-z]+)*/", word):
             ending = "/" + word.replace("/src/", "/")
             assert any(path.endswith(ending) for path in everything), word
+
+
+def test_every_state_machine_is_drawn_where_it_is_said_to_be():
+    files = [
+        file for row in tables(section(ROOT / "docs/architecture.md", "State machines"))[0] for file in in_code(row[1])
+    ]
+    assert len(files) > 10
+    for file in files:
+        crate, _, rest = file.partition("/")
+        assert re.search("(─|--)(►|>)", (ROOT / "crates" / crate / "src" / rest).read_text()), file
 
 
 # === commands and options ===
@@ -123,6 +137,38 @@ def test_every_option_that_is_spoken_of_is_one_of_a_command():
     for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         code = " ".join(in_code(documents.prose(path)))
         assert set(re.findall(r"(?<!\S)--[a-z-]+(?![a-z…-])", code)) <= known | FOREIGN, named(path)
+
+
+# === apps ===
+
+
+@pytest.mark.parametrize("document", [path for path in GUIDES if documents.blocks(path, "python")], ids=named)
+def test_what_is_shown_of_python_can_be_read(document):
+    for block in documents.blocks(document, "python"):
+        ast.parse(block)
+
+
+def test_the_handler_that_is_shown_passes_the_test_that_is_shown():
+    app, test, _ = documents.blocks(HANDLERS, "python")
+    names: dict[str, Any] = {}
+    exec(compile(app + test, "handlers.md", "exec"), names)
+    names["test_scale"]()
+    assert [handler.function for handler in names["app"].handlers] == ["scale"]
+
+
+def options_in_tables(path: Path, heading: str) -> set[str]:
+    return {name for table in tables(section(path, heading)) for row in table for name in in_code(row[0])}
+
+
+def keywords(function: Any) -> set[str]:
+    return {name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY}
+
+
+def test_the_options_of_capabilities_and_classes_stand_in_one_of_two_tables():
+    of_handlers, of_groups = options_in_tables(HANDLERS, "Options"), options_in_tables(WORKERS, "Groups")
+    assert not of_handlers & of_groups
+    assert of_handlers | of_groups == keywords(AnyServe.worker)
+    assert of_handlers <= keywords(AnyServe.capability)
 
 
 # === paths ===
