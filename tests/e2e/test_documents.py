@@ -1,5 +1,6 @@
 """What the documents say of metrics, and of the binary's options, is what a running process says."""
 
+import json
 import re
 
 import pytest
@@ -43,3 +44,25 @@ def test_the_binary_has_the_options_of_the_command(command):
     of_node = [] if command == "serve" else [command]
     found = re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", run(NODE, *of_node, "--help").stdout, re.MULTILINE)
     assert set(found) - {"--help", "--version"} == set(long_options(command)) - {"--no-fork"}
+
+
+def test_the_fields_of_a_status_are_those_of_the_table(replica):
+    served = replica(BASIC, "--resources", "token=1")
+    (rows,) = [
+        table for table in tables(section(ROOT / "docs/runtime.md", "The inside")) if table[0][0] == "`uptime_s`"
+    ]
+    names = {name: text for cells, text in rows for name in in_code(cells)}
+    status = json.loads(anyserve("status", "--once", "--json", "--endpoint", served.endpoint).stdout)
+    assert {f"{name}[]" if isinstance(value, list) else name for name, value in status.items()} == {
+        name for name in names if not name.startswith(".")
+    }
+    (group,) = status["groups"]
+    assert {f".{name}[]" if name == "workers" else f".{name}" for name in group} == {
+        name for name in names if name.startswith(".")
+    }
+    assert set(group["workers"][0]) == set(in_code(names[".workers[]"]))
+    assert set(status["resources"][0]) == set(in_code(names["resources[]"])) - {"gpu"}
+    assert set(status["objects"]) == {name.removesuffix("[]") for name in in_code(names["objects"])} - {
+        "worker",
+        "count",
+    }

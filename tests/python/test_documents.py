@@ -1,4 +1,4 @@
-"""What the documents name is there: links, files, commands, options with their defaults, apps, paths."""
+"""What the documents name is there: links, files, commands, options with their defaults, apps, paths, codes."""
 
 import ast
 import inspect
@@ -7,9 +7,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from anyserve import AnyServe
+from anyserve import AnyServe, _core
 from tests.python import documents
 from tests.python.documents import COMMANDS, DOCUMENTS, ROOT, in_code, long_options, named, section, tables
 
@@ -169,6 +170,16 @@ def test_the_options_of_capabilities_and_classes_stand_in_one_of_two_tables():
     assert not of_handlers & of_groups
     assert of_handlers | of_groups == keywords(AnyServe.worker)
     assert of_handlers <= keywords(AnyServe.capability)
+
+
+# === codes ===
+
+
+def test_every_code_stands_with_its_statuses_and_its_exception():
+    grpc_names = {status.value[0]: status.name for status in grpc.StatusCode}
+    (rows,) = tables(section(RUNTIME, "The closed set of codes"))
+    written = [(name, status, int(http), raised) for name, status, http, raised, _ in rows]
+    assert written == [(name, grpc_names[number], http, raised) for name, number, http, raised in _core.codes()]
 
 
 # === paths ===
