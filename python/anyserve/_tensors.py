@@ -163,11 +163,17 @@ class Writer:
             response.add_output(name, value)
             return
         if spec is None:
-            response.add_output(name, as_array(value))
+            response.add_output(name, self._array(name, value))
             return
-        array = as_array(value, spec.datatype)
+        array = self._array(name, value, spec.datatype)
         self._check(array, spec)
         response.add_output(name, array, datatype=spec.datatype)
+
+    def _array(self, name: str, value: Any, datatype: str | None = None) -> Array:
+        try:
+            return as_array(value, datatype)
+        except TypeError as error:
+            raise TypeError(f"{self._function!r} returned {name!r}: {error}") from error.__cause__
 
     def _check_reference(self, spec: TensorSpec | None) -> None:
         if spec is not None and (spec.datatype != "BYTES" or spec.shape not in ((1,), (-1,))):
@@ -210,7 +216,8 @@ def as_array(value: Any, datatype: str | None = None) -> Array:
         raise TypeError(f"no array can be made of {type(value).__name__}: {error}") from error
     if array.dtype.kind in "OSU" and datatype != "BYTES":
         raise TypeError(
-            f"no array can be made of {type(value).__name__} with elements of several types or none of ours"
+            f"no array can be made of {type(value).__name__}; give a number, a text, bytes, a list of one of them, "
+            "or an array"
         )
     return array.reshape(1) if array.ndim == 0 else array
 

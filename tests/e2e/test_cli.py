@@ -147,6 +147,7 @@ OPTIONS = {
     ("--host", "192.0.2.1"): ["192.0.2.1"],
     ("--config", "/no/such/file.toml"): ["/no/such/file.toml"],
     ("--python", "/no/such/python"): ["/no/such/python", "--python"],
+    ("--python", "/bin/false"): ["exit status: 1", "--python is to name a Python"],
     ("--max-message-mb", "0"): ["--max-message-mb"],
     ("--max-queue", "0"): ["--max-queue"],
     ("--tls-cert", "/no/such/cert.pem"): ["--tls-key"],

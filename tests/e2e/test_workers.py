@@ -22,6 +22,7 @@ MIXED = ("workers.py:create_mixed", "--factory")
 UNFORKED = (*SERIAL, "--no-fork")
 """Each worker loads the app by itself, and the app can hold it up."""
 KILLED = f"signal: {signal.SIGKILL.value}"
+OUT_OF_MEMORY = "unless somebody killed it, the system may have run out of memory"
 
 
 class Calls:
@@ -102,6 +103,7 @@ def test_a_killed_worker_fails_what_it_ran_at_once_and_the_rest_is_answered_by_t
     assert served.metric("anyserve_requests_total", code="WORKER_LOST") == 1
     assert served.metric("anyserve_requests_total", code="OK") == 20
     assert KILLED in served.output()
+    assert OUT_OF_MEMORY in served.output()
 
 
 def test_a_lost_request_is_unavailable_to_any_grpc_client(replica, channel):
@@ -275,6 +277,7 @@ def test_a_stopped_worker_is_replaced(replica, calls):
     assert isinstance(failure(running), errors.WorkerLost)
     replaced(served, {pid})
     assert_gone({pid})
+    assert OUT_OF_MEMORY not in served.output(), "it is the replica that killed it"
 
 
 def test_a_busy_handler_is_no_reason_to_replace_its_worker(replica, calls):

@@ -162,7 +162,8 @@ def test_what_stands_for_a_fingerprint_stays_within_its_place_in_the_path(replic
     [
         ({"error": "no such thing"}, 404, {"x_anyserve_code": "NOT_FOUND"}, "NOT_FOUND: no such thing"),
         ({"error": "no token"}, 401, {"x_anyserve_code": "UNAUTHENTICATED"}, "--token or ANYSERVE_ADMIN_TOKEN"),
-        ({"error": "unknown path"}, 404, {}, "HTTP 404: unknown path"),
+        ({"error": "unknown path"}, 404, {}, "HTTP 404: unknown path; if 127.0.0.1:"),
+        ({"error": "unknown path"}, 404, {}, "is an API server, name a replica with --endpoint"),
         ([], 500, {}, "HTTP 500: "),
         (b"<html>", 200, {}, "is no replica of AnyServe"),
     ],
@@ -193,6 +194,7 @@ def test_a_replica_that_is_not_there_is_named_with_what_to_do(replica, capsys):
         (["explain", "a=b", "--tenant", "a\r\nb: c"], "x-tenant has to be printable ASCII"),
         (["explain", "a=b", "--endpoint", "ftp://x"], "'ftp://x' is no endpoint"),
         (["explain", "a=b", "--endpoint", "x:99999"], "'x:99999' is no endpoint"),
+        (["explain", "a=b", "--endpoint", "localhost"], "'localhost' is no endpoint; write HOST:PORT"),
         (["explian", "a=b"], "did you mean 'explain'?"),
         (["quarantine"], "missing command"),
         (["quarantine", "release"], "write one fingerprint"),

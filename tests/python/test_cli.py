@@ -111,7 +111,7 @@ def test_events_are_plain_lines_where_there_is_no_terminal(served, capsys):
     cli.run(["mod:app"])
     assert capsys.readouterr().out.splitlines() == [
         "worker-0 starting (pid 5)",
-        "serving echo on 127.0.0.1:8000 with 1 worker; try: anyserve call echo text=hello --endpoint 127.0.0.1:8000",
+        "serving echo on 127.0.0.1:8000 with 1 worker; try: anyserve call echo NAME=VALUE --endpoint 127.0.0.1:8000",
         "stopped",
     ]
 

@@ -76,6 +76,7 @@ def test_a_factory_is_called_once(write):
     [
         ("god_app:app", "there is no module 'god_app': looked for 'god_app' in .*did you mean 'good_app'?"),
         ("pack.man:app", "looked for 'pack.man' in 'pack'; did you mean 'main'?"),
+        ("good_app.app", "there is no module 'good_app.app', but 'app' in 'good_app'; did you mean 'good_app:app'?"),
         ("god_app.py:app", "there is no file 'god_app.py' .*did you mean 'good_app.py'?"),
         ("good_app:ap", "has no attribute 'ap'; its app is 'app'"),
         ("two_apps:app", "has no attribute 'app'; its apps are 'first', 'second'"),

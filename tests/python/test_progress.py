@@ -51,7 +51,7 @@ def test_an_event_is_one_line(kind, event, expected):
 def test_the_last_line_says_what_is_served_where_and_how_to_call_it():
     assert line("serving", SERVING) == (
         "serving echo, add on 127.0.0.1:8000 with 2 workers; "
-        "try: anyserve call echo text=hello --endpoint 127.0.0.1:8000"
+        "try: anyserve call echo NAME=VALUE --endpoint 127.0.0.1:8000"
     )
 
 
@@ -60,8 +60,8 @@ def test_many_models_are_counted_after_the_first_eight():
     assert "m7 and 2 more on" in line("serving", {**SERVING, "models": models})
 
 
-def test_the_example_can_be_pasted_into_a_shell():
-    assert example(["a model"], {}, "h:1") == "anyserve call 'a model' text=hello --endpoint h:1"
+def test_the_example_of_a_model_that_declares_nothing_is_to_be_filled_in():
+    assert example(["a model"], {}, "h:1") == "anyserve call 'a model' NAME=VALUE --endpoint h:1"
 
 
 def test_the_example_has_the_inputs_that_are_declared():
@@ -71,6 +71,13 @@ def test_the_example_has_the_inputs_that_are_declared():
     assert example(["x"], {"x": [("m", "BYTES", [1, 2])]}, "h:1") == (
         'anyserve call x \'m=[["hello","hello"]]\' --endpoint h:1'
     )
+
+
+def test_the_example_of_a_stream_asks_for_one():
+    assert line("serving", {**SERVING, "streams": ["echo"]}).endswith(
+        "echo NAME=VALUE --stream --endpoint 127.0.0.1:8000"
+    )
+    assert "--stream" not in line("serving", {**SERVING, "streams": ["add"]})
 
 
 def test_a_terminal_shows_a_table_while_it_starts_and_lines_after_that(monkeypatch):

@@ -75,10 +75,10 @@ def test_a_response_is_left_as_it_is(make_request):
         ({"y": np.zeros(1)}, [spec("y")], r"as float64, but declares FP32; convert it with .astype\(np.float32\)"),
         ({"y": np.zeros((1, 1), np.float32)}, [spec("y")], r"with shape \[1, 1\], but declares \[-1\]"),
         ({"y": np.zeros(3, np.float32)}, [spec("y", shape=[2])], r"with shape \[3\], but declares \[2\]"),
-        ({"y": object()}, None, "no array can be made of object"),
+        ({"y": object()}, None, "'f' returned 'y': no array can be made of object; give a number"),
         ({"y": [1, "a"]}, None, "no array can be made of list"),
         ({"y": [[1], [1, 2]]}, None, "no array can be made of list"),
-        ({"y": [300]}, [spec("y", "UINT8")], "no array can be made of list"),
+        ({"y": [300]}, [spec("y", "UINT8")], "'f' returned 'y': no array can be made of list"),
     ],
 )
 def test_what_cannot_be_the_answer_is_a_type_error_with_the_fix(make_request, value, outputs, says):

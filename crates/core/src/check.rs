@@ -48,6 +48,10 @@ fn check_missing(request: &Request, specs: &[TensorSpec]) -> Result<(), Error> {
     let missing = |spec: &&TensorSpec| !request.inputs.iter().any(|input| input.name == spec.name);
     let Some(spec) = specs.iter().find(missing) else { return Ok(()) };
     let (model, got, expected) = (&request.model, request.inputs.len(), specs.len());
+    if got == expected {
+        // As many as there are to be, so that one of them has another name.
+        request.inputs.iter().try_for_each(|input| check_input(input, specs, model))?;
+    }
     let message = format!("expected {expected} inputs but got {got} for model '{model}': '{}' is missing", spec.name);
     Err(Error::invalid(message))
 }
@@ -126,8 +130,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named_with_both_sides() {
-        let cases: [(&[Given<'_>], &str); 6] = [
+        let cases: [(&[Given<'_>], &str); 7] = [
             (&[A], "expected 2 inputs but got 1 for model 'add': 'b' is missing"),
+            (&[A, ("c", Datatype::Fp32, &[1])], "unexpected input 'c' for model 'add': it takes 'a', 'b'"),
             (&[A, A, B], "input 'a' is given twice for model 'add'"),
             (&[A, B, ("c", Datatype::Fp32, &[1])], "unexpected input 'c' for model 'add': it takes 'a', 'b'"),
             (&[("a", Datatype::Int8, &[3]), B], "input 'a' for model 'add' has datatype INT8, expected FP32"),

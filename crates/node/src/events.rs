@@ -22,6 +22,8 @@ pub enum Event {
         models: Vec<String>,
         /// What each of them declares as inputs, in the same order; `None` where nothing is declared.
         inputs: Vec<Option<Vec<TensorSpec>>>,
+        /// Those of the names that answer with a stream.
+        streams: Vec<String>,
         /// How many workers are ready.
         workers: u32,
     },

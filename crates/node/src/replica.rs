@@ -171,16 +171,17 @@ impl Ending<'_> {
 
 fn serving_event(pool: &Pool, endpoint: SocketAddr) -> Event {
     let catalog = pool.catalog();
-    let (mut models, mut inputs) = (Vec::new(), Vec::new());
+    let (mut models, mut inputs, mut streams) = (Vec::new(), Vec::new(), Vec::new());
     for entry in &catalog.entries {
         let model = entry.handler.model_name();
         if !models.contains(&model) {
+            streams.extend(entry.handler.stream.then(|| model.clone()));
             models.push(model);
             inputs.push(entry.handler.inputs.clone());
         }
     }
     let capabilities = catalog.entries.iter().map(|entry| entry.handler.capability.clone()).collect();
-    Event::Serving { endpoint, capabilities, models, inputs, workers: pool.ready_workers() }
+    Event::Serving { endpoint, capabilities, models, inputs, streams, workers: pool.ready_workers() }
 }
 
 fn start_failure(error: &StartError) -> Error {

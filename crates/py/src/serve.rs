@@ -196,13 +196,14 @@ fn fields<'py>(py: Python<'py>, event: &Event) -> PyResult<(&'static str, Bound<
             fields.set_item("detail", &worker.detail)?;
             "worker"
         }
-        Event::Serving { endpoint, capabilities, models, inputs, workers } => {
+        Event::Serving { endpoint, capabilities, models, inputs, streams, workers } => {
             fields.set_item("endpoint", endpoint.to_string())?;
             let capabilities: Vec<_> =
                 capabilities.iter().map(|capability| capability_dict(py, capability)).collect::<PyResult<_>>()?;
             fields.set_item("capabilities", capabilities)?;
             fields.set_item("models", models)?;
             fields.set_item("inputs", inputs_dict(py, models, inputs)?)?;
+            fields.set_item("streams", streams)?;
             fields.set_item("workers", workers)?;
             "serving"
         }

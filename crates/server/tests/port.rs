@@ -68,6 +68,8 @@ async fn unknown_paths_and_methods_are_errors_in_json() {
     let server = start().await;
     let answer = server.http("GET /nowhere", &[]).await;
     assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with(r#"{"error":"unknown path /nowhere"}"#));
+    let answer = server.http("GET /v2/health/ready", &[]).await;
+    assert!(answer.contains("unknown path /v2/health/ready: KServe v2 is spoken over gRPC on this port"), "{answer}");
     let answer = server.http("DELETE /metrics", &[]).await;
     assert!(answer.starts_with("HTTP/1.1 405") && answer.contains("allow: GET"), "{answer}");
 }

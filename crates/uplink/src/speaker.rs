@@ -16,7 +16,7 @@ use tonic::{Request, Status, Streaming};
 use crate::announcer::{Action, Announcer, Change, End, Event, Wish};
 use crate::config::LinkConfig;
 use crate::offers::Inventory;
-use crate::trouble::{AWAY, REFUSES, away};
+use crate::trouble::{AWAY, away, refuses};
 
 /// Time that an API server has to answer, a connection to it included.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -241,7 +241,7 @@ impl<D: Directory> Speaker<D> {
         let error = from_status(&status, &self.endpoint, None);
         let answered = !unsent(&status) && std::error::Error::source(&status).is_none();
         if answered && is_refusal(error.code) {
-            self.complain(&error.message, REFUSES);
+            self.complain(&error.message, refuses(error.code));
             return Event::Refused;
         }
         self.complain(&error.message, away(&status, &self.endpoint, &self.identity.config.tls));

@@ -1,15 +1,23 @@
 //! What is wrong with an API server, in the words of whoever can do something about it.
 
 use anyserve_client::{Endpoint, Tls, TlsFault, unsent};
+use anyserve_core::Code;
 use tonic::Status;
 
 /// What is told of an API server that has gone.
 pub(crate) const AWAY: &str = "the API server is away; requests are served all the same";
 /// What is told of one that does not take what it is told.
-pub(crate) const REFUSES: &str = "the API server refuses what this replica says of itself";
+const REFUSES: &str = "the API server refuses what this replica says of itself";
+/// Most likely it is a replica.
+const NO_REGISTRY: &str = "what --api-server names is no API server; `anyserve api-server` starts one";
 /// An API server that wants a certificate may end the connection before it is heard to say so.
 const AWAY_OR_WANTS: &str = "the API server is away, or asks for a client's certificate: then give one with \
                              --api-server-cert and --api-server-key; requests are served all the same";
+
+/// What is to be told of one that answered, and refused.
+pub(crate) fn refuses(code: Code) -> &'static str {
+    if code == Code::Unsupported { NO_REGISTRY } else { REFUSES }
+}
 
 /// What is to be told of a connection that failed with this status.
 pub(crate) fn away(status: &Status, endpoint: &Endpoint, tls: &Tls) -> &'static str {
@@ -52,6 +60,12 @@ mod tests {
             status.set_source(Arc::new(error));
         }
         away(&status, &endpoint.parse().unwrap(), tls)
+    }
+
+    #[test]
+    fn who_has_no_registry_is_told_to_be_no_api_server() {
+        assert!(refuses(Code::Unsupported).contains("is no API server"));
+        assert!(refuses(Code::Unauthenticated).contains("refuses"));
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Inner {
 /// Whether a request fits its handler.
 pub(crate) fn check(request: &Request, handler: &Handler) -> Result<(), Error> {
     if handler.stream && request.expects == Expects::One {
-        let message = format!("model '{}' answers with a stream: call it with ModelStreamInfer", handler.model_name());
+        let how = "call it with ModelStreamInfer (Client.stream, anyserve call --stream)";
+        let message = format!("model '{}' answers with a stream: {how}", handler.model_name());
         return Err(Error::new(Code::Unsupported, message));
     }
     check_request(request, handler)

@@ -93,7 +93,8 @@ def events(endpoint: str, path: str) -> Iterator[Any]:
 def _read_endpoint(endpoint: str) -> SplitResult:
     url = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
     try:
-        usable = url.scheme in _PORTS and url.hostname and url.port != 0 and not url.path.strip("/")
+        has_port = url.port is not None or "://" in endpoint  # Clients take no endpoint without one either.
+        usable = url.scheme in _PORTS and url.hostname and has_port and url.port != 0 and not url.path.strip("/")
     except ValueError:
         usable = False
     if not usable:
@@ -116,6 +117,8 @@ def _read(response: HTTPResponse, endpoint: str) -> Any:
     code = response.headers.get("x-anyserve-code", f"HTTP {response.status}")
     message = answer.get("error") if isinstance(answer, dict) else None
     hint = "; give the replica's token with --token or ANYSERVE_ADMIN_TOKEN" if response.status == 401 else ""
+    if response.status == 404 and code == "HTTP 404":  # What is there and has not what was asked for, has a code.
+        hint = f"; if {endpoint} is an API server, name a replica with --endpoint: `anyserve status` lists them"
     raise NoAnswerError(f"{code}: {message or response.reason}{hint}")
 
 

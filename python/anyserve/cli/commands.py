@@ -98,7 +98,9 @@ Grace = Annotated[
 ]
 Config = Annotated[Path | None, _option("--config", "Settings in a file, such as anyserve.toml.")]
 Factory = Annotated[bool | None, _option("--factory", "The target is a function that makes the app.")]
-Python = Annotated[str | None, _option("--python", "Interpreter of the workers.  [default: this one]")]
+Python = Annotated[
+    str | None, _option("--python", "Interpreter of the workers.  [default: the one that runs anyserve]")
+]
 MaxMessage = Annotated[
     int | None, _option("--max-message-mb", "Largest message in MiB.  [default: 1024]", min=1, max=MOST)
 ]
@@ -161,7 +163,11 @@ ReplicaId = Annotated[
 ]
 Advertise = Annotated[
     str | None,
-    _option("--advertise", "Where others reach this replica.  [default: where it listens]", metavar="HOST:PORT"),
+    _option(
+        "--advertise",
+        "Where others reach this replica.  [default: the address that it listens on]",
+        metavar="HOST:PORT",
+    ),
 ]
 ApiServerCa = Annotated[
     Path | None, _option("--api-server-ca", "CA of the certificates of API servers and other replicas, PEM.")

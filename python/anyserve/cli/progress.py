@@ -9,7 +9,7 @@ import math
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -64,22 +64,26 @@ def _worker(event: Mapping[str, Any]) -> str:
 def _serving(event: Mapping[str, Any]) -> str:
     models, endpoint = list(event["models"]), event["endpoint"]
     workers = _counted(event["workers"], "worker")
-    command = example(models, event.get("inputs") or {}, endpoint)
+    command = example(models, event.get("inputs") or {}, endpoint, event.get("streams") or ())
     return f"serving {_names(models)} on {endpoint} with {workers}; try: {command}"
 
 
-def example(models: Sequence[str], inputs: Mapping[str, Sequence[Input] | None], endpoint: str) -> str:
-    """Write a command to copy that calls what is served.
+def example(
+    models: Sequence[str], inputs: Mapping[str, Sequence[Input] | None], endpoint: str, streams: Collection[str] = ()
+) -> str:
+    """Write a command that calls what is served: one to copy, or where nothing is declared one to fill in.
 
     Args:
         models: names of what is served.
         inputs: what a model declares, by its name; ``None`` or nothing for one that takes any input.
         endpoint: host and port.
+        streams: those of the models that answer with a stream.
     """
-    # A model without declared inputs may want others than a text; one with them can be called for certain.
+    # Which inputs a model without declared ones wants is not known here; one with them can be called for certain.
     name = next((model for model in models if inputs.get(model)), models[0] if models else "MODEL")
     values = [f"{tensor}={_sample(datatype, shape)}" for tensor, datatype, shape in inputs.get(name) or ()]
-    return " ".join(["anyserve call", *map(shlex.quote, [name, *(values or ["text=hello"])]), f"--endpoint {endpoint}"])
+    words = [name, *(values or ["NAME=VALUE"]), *(["--stream"] if name in streams else [])]
+    return " ".join(["anyserve call", *map(shlex.quote, words), f"--endpoint {endpoint}"])
 
 
 def _sample(datatype: str, shape: Sequence[int]) -> str:

@@ -61,7 +61,9 @@ def _read_file(path: str) -> Any:
             return np.load(path, allow_pickle=False)
         content = Path(path).read_bytes()
         return json.loads(content) if path.endswith(".json") else [content]
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadValueError(f"cannot read {path!r}: {error.strerror}") from error
+    except ValueError as error:
         raise BadValueError(f"cannot read {path!r}: {error}") from error
 
 

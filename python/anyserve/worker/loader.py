@@ -115,6 +115,8 @@ def _import_module(name: str) -> ModuleType:
 
 def _no_module(name: str, missing: str) -> str:
     parent, _, last = missing.rpartition(".")
+    if hasattr(sys.modules.get(parent), last):
+        return f"there is no module {name!r}, but {last!r} in {parent!r}; did you mean '{parent}:{last}'?"
     folders = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else [str(Path.cwd())]
     close = _close(last, (module.name for module in pkgutil.iter_modules(folders)))
     where = f"in {parent!r}" if parent else f"in {Path.cwd()} and the installed packages"

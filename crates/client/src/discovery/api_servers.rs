@@ -199,7 +199,8 @@ fn not_named(error: Error, endpoint: &Endpoint) -> Error {
     match error.code {
         Code::NotFound => Error { code: Code::NoCapability, ..error },
         Code::Unsupported => {
-            let message = format!("{endpoint} is no API server: it has no registry ({})", error.message);
+            let instead = format!("call a replica by its endpoint: Client(endpoint=\"{endpoint}\")");
+            let message = format!("{endpoint} is no API server: it has no registry; {instead} ({})", error.message);
             Error { message, ..error }
         }
         _ => error,

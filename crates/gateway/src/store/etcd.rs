@@ -134,7 +134,11 @@ impl Driver {
     fn complain(&mut self, lost: Option<String>, settled: bool) {
         match lost {
             Some(cause) if !self.complained => {
-                tracing::warn!(%cause, "the store is away: what others hear is not known here until it is back");
+                let member = &self.config.members[self.turn.wrapping_sub(1) % self.config.members.len()];
+                tracing::warn!(
+                    %member, %cause,
+                    "the store is away: what others hear is not known here until it is back; check --store and etcd"
+                );
                 self.complained = true;
             }
             None if settled && self.complained => {

@@ -84,7 +84,18 @@ fn at_once_of<S: Upstream>(
 /// The answer on a path that there is not.
 #[allow(clippy::unused_async, reason = "routers take futures")]
 pub async fn unknown(uri: Uri) -> Response {
-    error(StatusCode::NOT_FOUND, &format!("unknown path {}", uri.path()))
+    let path = uri.path();
+    error(StatusCode::NOT_FOUND, &format!("unknown path {path}{}", instead_of(path)))
+}
+
+/// Where to go for what is looked for on a path that other servers have.
+fn instead_of(path: &str) -> &'static str {
+    match path.split('/').nth(1) {
+        Some("v2") => ": KServe v2 is spoken over gRPC on this port",
+        Some("infer") => ": KServe v2 is spoken over gRPC on this port; an API server takes requests in JSON, too",
+        Some("health") => ": there are /health/live and /health/ready",
+        _ => "",
+    }
 }
 
 /// The answer to a method that a path does not take.

@@ -1,6 +1,7 @@
 //! The end of a process: what it may still have said is heard, what it held is freed, and what comes next is decided.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::pool::StartError;
 
 /// Failures in a row after which requests no longer wait for a worker.
 const DOWN_AFTER: u32 = 3;
+const SIGKILL: i32 = 9;
 
 // === impl Supervisor ===
 
@@ -49,7 +51,7 @@ impl Supervisor {
         for path in [&run.host.slots, &self.nursery.directory.join(format!("{}.sock", run.worker.0))] {
             let _ = std::fs::remove_file(path);
         }
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let status = status.map_or_else(|error| error.to_string(), |status| self.described(&run, status));
         let why = if run.last_word.is_empty() { status } else { format!("{}; {status}", run.last_word) };
         if !self.has_been_ready && self.life.can_drain() {
             self.failed_start(StartError {
@@ -58,6 +60,13 @@ impl Supervisor {
             });
         }
         self.after_exit(&why)
+    }
+
+    /// How the process ended. One that is killed from outside can say nothing of it itself.
+    fn described(&self, run: &Run, status: ExitStatus) -> String {
+        let killed = status.signal() == Some(SIGKILL) && matches!(self.cause(run), Cause::Died);
+        let hint = if killed { ": unless somebody killed it, the system may have run out of memory" } else { "" };
+        format!("{status}{hint}")
     }
 
     /// Whether the worker died by itself, or was ended by us.

@@ -19,7 +19,10 @@ pub(crate) enum TemplateError {
     #[error("the app was not loaded within {0:?}")]
     TimedOut(Duration),
     /// The process ended before it said what it has.
-    #[error("the process that loads the app ended: {0}")]
+    #[error(
+        "the process that loads the app ended: {0}; the log has its last words. --python is to name a Python of 3.11 or \
+         later that has this package"
+    )]
     Ended(String),
     /// The process cannot be started.
     #[error("the process that loads the app cannot be started")]
