@@ -32,8 +32,12 @@ fn with_memory(max_buffered: usize) -> World {
 /// An answer of one text of so many bytes, which JSON does not lengthen.
 fn text(len: usize) -> ModelInferResponse {
     let raw = [&u32::try_from(len).unwrap().to_le_bytes()[..], &vec![b'x'; len]].concat();
-    let output =
-        InferOutputTensor { name: "y".into(), datatype: "BYTES".into(), shape: vec![1], ..InferOutputTensor::default() };
+    let output = InferOutputTensor {
+        name: "y".into(),
+        datatype: "BYTES".into(),
+        shape: vec![1],
+        ..InferOutputTensor::default()
+    };
     ModelInferResponse {
         model_name: "m".into(),
         outputs: vec![output],
@@ -110,7 +114,10 @@ async fn an_answer_in_json_is_made_where_there_is_memory_for_it_and_refused_wher
         let _replica = world.replica("a", &["model=m"], move |call| async move { answered(&call, &text(len)) }).await;
         let one = raw::post(world.address, "/infer", &[], BODY).await;
         assert_eq!(one.http.as_u16(), if fits { 200 } else { 429 }, "{memory}");
-        assert_eq!((one.code(), one.told("retry-after").is_some()), (if fits { None } else { Some("OVERLOADED") }, !fits));
+        assert_eq!(
+            (one.code(), one.told("retry-after").is_some()),
+            (if fits { None } else { Some("OVERLOADED") }, !fits)
+        );
         let stream = raw::post(world.address, "/infer/stream", &[], BODY).await;
         assert_eq!(stream.text().contains("event: done"), fits);
         assert_eq!(is_told(&stream, "OVERLOADED"), !fits, "{memory}");

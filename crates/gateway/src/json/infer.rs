@@ -91,9 +91,8 @@ pub(super) fn decoded<M: prost::Message + Default>(budget: &Budget, message: Mes
     let mut charge = budget.charge();
     charge.grow(message.reader().remaining())?;
     let decoded = M::decode(message.reader());
-    let message = decoded.map_err(|error| {
-        Error::internal(format!("the answer of a replica is no ModelInferResponse: {error}"))
-    })?;
+    let message = decoded
+        .map_err(|error| Error::internal(format!("the answer of a replica is no ModelInferResponse: {error}")))?;
     Ok(Decoded { message, _charge: charge })
 }
 

@@ -20,7 +20,7 @@ use http::HeaderMap;
 use http_body::Body;
 
 /// Length of what stands before each message.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// Pieces below this length are copied together, so that many small ones don't take more memory than they hold.
 const SMALL: usize = 4 << 10;
@@ -51,14 +51,6 @@ pub(crate) struct Messages<B> {
     rest: Bytes,
     partial: Option<Partial>,
     trailers: Option<HeaderMap>,
-}
-
-/// The prefix of the one message of a body that somebody else passes on frame by frame.
-#[derive(Debug)]
-pub(crate) struct Passing {
-    prefix: [u8; PREFIX],
-    seen: usize,
-    max: usize,
 }
 
 /// Why there is no message.
@@ -257,36 +249,13 @@ where
 }
 
 /// Bytes of the message that a prefix stands before.
-fn length(prefix: [u8; PREFIX], max: usize) -> Result<usize, ReadError> {
+pub(super) fn length(prefix: [u8; PREFIX], max: usize) -> Result<usize, ReadError> {
     let [flag, len @ ..] = prefix;
     if flag > 1 {
         return Err(ReadError::Flag(flag));
     }
     let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
     if len > max { Err(ReadError::TooLong { len, max }) } else { Ok(len) }
-}
-
-// === impl Passing ===
-
-impl Passing {
-    /// A message of at most `max` bytes.
-    pub(crate) fn new(max: usize) -> Self {
-        Self { prefix: [0; PREFIX], seen: 0, max }
-    }
-
-    /// The next bytes pass.
-    ///
-    /// # Errors
-    /// [`ReadError`] once the prefix says that it is no message, or a longer one.
-    pub(crate) fn look(&mut self, data: &[u8]) -> Result<(), ReadError> {
-        if self.seen == PREFIX {
-            return Ok(());
-        }
-        let count = data.len().min(PREFIX - self.seen);
-        self.prefix[self.seen..][..count].copy_from_slice(&data[..count]);
-        self.seen += count;
-        if self.seen == PREFIX { length(self.prefix, self.max).map(|_| ()) } else { Ok(()) }
-    }
 }
 
 // === impl ReadError ===
@@ -431,18 +400,6 @@ mod tests {
         let mut charge = Budget::of(1).charge();
         assert_eq!(told(ReadError::NoRoom(charge.grow(2).unwrap_err())).0, Code::Overloaded);
         assert_eq!(ReadError::Cut("early".into()).of_replica("a"), Event::Broken { emitted: true });
-    }
-
-    #[test]
-    fn what_passes_is_looked_at_up_to_its_prefix_however_it_is_split() {
-        for (len, fits) in [(99, true), (100, true), (101, false)] {
-            let sent = framed(&vec![0xff; len]);
-            for size in 1..=sent.len() {
-                let mut passing = Passing::new(100);
-                assert_eq!(sent.chunks(size).all(|piece| passing.look(piece).is_ok()), fits, "{len} by {size}");
-            }
-        }
-        assert!(matches!(Passing::new(100).look(&[2, 0, 0, 0, 0]), Err(ReadError::Flag(2))));
     }
 
     #[test]

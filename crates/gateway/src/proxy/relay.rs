@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 
 use super::carry::{Begun, Rest};
 use super::flight::Flight;
-use super::message::Passing;
+use super::passing::Passing;
 
 /// Nothing is read of the replica before the client has taken what was read: flow control goes through.
 pub(crate) struct Relay<R> {
