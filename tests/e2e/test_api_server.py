@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -233,24 +235,48 @@ def test_a_server_that_comes_back_empty_knows_its_replicas_again(api_server, rep
     until(lambda: again.get("/health")["replicas"]["up"] == 1, "the replica to come back")
 
 
-@pytest.fixture
-def etcd(tmp_path) -> Iterator[str]:
+@contextmanager
+def an_etcd(folder: Path, scheme: str = "http", *flags: str | Path) -> Iterator[str]:
     """The address of an etcd of this test."""
     if not shutil.which("etcd"):
         assert "ANYSERVE_CI" not in os.environ, "CI needs Debian's etcd-server"
         pytest.skip("there is no etcd on this machine")
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        client, peer = (f"http://127.0.0.1:{taken.getsockname()[1]}" for taken in (one, other))
+        port, peer = one.getsockname()[1], f"http://127.0.0.1:{other.getsockname()[1]}"
+    client = f"{scheme}://127.0.0.1:{port}"
     process = subprocess.Popen(
         [
-            "etcd", "--data-dir", tmp_path / "etcd", "--listen-client-urls", client, "--advertise-client-urls", client,
+            "etcd", "--data-dir", folder, "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}",
+            *flags,
         ],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    yield client.removeprefix("http://")
+    yield f"127.0.0.1:{port}"
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def etcd(tmp_path) -> Iterator[str]:
+    """The address of an etcd that talks to everybody."""
+    with an_etcd(tmp_path / "etcd") as address:
+        yield address
+
+
+def test_an_etcd_that_asks_who_an_api_server_is_is_shown_its_certificate(api_server, certificates, tmp_path):
+    def towards(name: str) -> list[str | Path]:
+        return ["--store-ca", certificates / "ca.pem", "--store-cert", certificates / f"{name}.pem",
+                "--store-key", certificates / f"{name}.key"]  # fmt: skip
+
+    flags = ("--cert-file", certificates / "server.pem", "--key-file", certificates / "server.key",
+             "--client-cert-auth", "--trusted-ca-file", certificates / "ca.pem")  # fmt: skip
+    with an_etcd(tmp_path / "etcd", "https", *flags) as etcd:
+        store = ("--store", f"etcd+https://{etcd}")
+        known, unknown = (api_server(*store, *towards(name)) for name in ("client", "stranger"))
+        until(lambda: known.get("/health")["store"] == "connected", "the store")
+        unknown.says("etcd")
+        assert unknown.get("/health")["store"] == "disconnected"
 
 
 def test_servers_with_one_store_know_the_same_replicas(api_server, replica, etcd):

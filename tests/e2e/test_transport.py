@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import socket
@@ -132,6 +133,21 @@ def test_an_answer_over_the_limit_is_an_error_and_the_server_goes_on(replica, ch
     (answer,) = service.ModelStreamInfer(iter([request]))
     assert str(MIB) in answer.error_message
     assert service.ModelInfer(infer("echo", number("x", 1))).outputs
+
+
+@pytest.mark.parametrize(("of_replica", "of_server"), [("1", "8"), ("8", "1")])
+def test_an_answer_over_the_limit_is_the_handlers_error_on_every_way(replica, api_server, of_replica, of_server):
+    server = api_server("--max-message-mb", of_server)
+    served = replica("tests/e2e/apps/large.py:app", "--max-message-mb", of_replica, "--api-server", server.url)
+    until(server.replicas, "the replica in the registry")
+    ways = [server.endpoint, served.endpoint] if of_replica == "1" else [server.endpoint]
+    # The first is one tensor of as many bytes as a message may have; what stands around it is too much.
+    for endpoint, size in itertools.product(ways, (MIB, 2 * MIB)):
+        with Client(endpoint=endpoint) as client:
+            for ask in (client.infer, lambda *asked, client=client: list(client.stream(*asked))):
+                with pytest.raises(errors.HandlerError, match=str(MIB)):
+                    ask("large", {"size": [size]})
+            assert client.infer("large", {"size": [MIB - 1000]})["zeros"].shape == (MIB - 1000,)
 
 
 # === deadlines ===

@@ -6,9 +6,12 @@ use std::time::Duration;
 use anyserve_core::{Error, Response, Responses, TensorSpec};
 use anyserve_proto::inference as kserve;
 use anyserve_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::ServerName;
 use tonic::Status;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint as ChannelEndpoint, Identity};
+use tonic::transport::{Channel, Endpoint as ChannelEndpoint};
 
+use crate::secure::Secure;
 use crate::stream::{self, Reader};
 use crate::{Call, Endpoint, Failed, Tls, decode, encode, failure};
 
@@ -232,7 +235,9 @@ pub fn channel_to_member(endpoint: &Endpoint, tls: &Tls, connect_timeout: Durati
 }
 
 fn to(endpoint: &Endpoint, connect_timeout: Duration) -> ChannelEndpoint {
-    ChannelEndpoint::from(endpoint.uri())
+    // TLS is the connector's, and no concern of the channel but for what requests say of it.
+    ChannelEndpoint::from(endpoint.plain_uri())
+        .origin(endpoint.uri())
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
@@ -250,20 +255,14 @@ fn connected(to: ChannelEndpoint, endpoint: &Endpoint, tls: &Tls) -> Result<Chan
     if !endpoint.secure() {
         return Ok(to.connect_lazy());
     }
-    let secured = to.tls_config(tls_config(tls)).map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Error::invalid(format!("the TLS options for {endpoint} cannot be used: {cause}"))
-    })?;
-    Ok(secured.connect_lazy())
-}
-
-fn tls_config(tls: &Tls) -> ClientTlsConfig {
-    let config = match &tls.ca {
-        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    match &tls.identity {
-        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
-        None => config,
-    }
+    let unusable = |why: String| Error::invalid(format!("the TLS options for {endpoint} cannot be used: {why}"));
+    tls.config().map_err(|error| unusable(error.to_string()))?;
+    let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|error| unusable(error.to_string()))?;
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(TCP_KEEPALIVE));
+    tcp.set_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES));
+    tcp.set_connect_timeout(to.get_connect_timeout());
+    Ok(to.connect_with_connector_lazy(Secure::new(tcp, tls.clone(), name)))
 }

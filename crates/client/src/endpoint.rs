@@ -86,7 +86,15 @@ impl Endpoint {
 
     /// The endpoint as the URI that a channel connects to.
     pub(crate) fn uri(&self) -> Uri {
-        let scheme = if self.secure { "https" } else { "http" };
+        self.uri_with(if self.secure { "https" } else { "http" })
+    }
+
+    /// The same without encryption.
+    pub(crate) fn plain_uri(&self) -> Uri {
+        self.uri_with("http")
+    }
+
+    fn uri_with(&self, scheme: &str) -> Uri {
         let uri = Uri::builder().scheme(scheme).authority(format!("{}:{}", self.host, self.port)).path_and_query("/");
         uri.build().expect("host and port were parsed out of an authority")
     }

@@ -11,18 +11,23 @@ mod decode;
 mod discovery;
 mod encode;
 mod endpoint;
+mod expiry;
 mod failure;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+mod secure;
 mod stream;
 mod tls;
+mod tls_error;
 mod tls_fault;
 
 pub use call::Call;
 pub use client::{Client, Metadata, channel, channel_to_member};
 pub use discovery::{ApiServers, Discovery, Found};
 pub use endpoint::{Endpoint, EndpointError};
+pub use expiry::expiry;
 pub use failure::{Failed, from_status, handed_back, unsent};
-pub use tls::{Tls, TlsError, TlsFile};
+pub use tls::{Tls, TlsPem};
+pub use tls_error::{TlsError, TlsFile};
 pub use tls_fault::TlsFault;

@@ -1,85 +1,115 @@
 //! TLS of whoever connects: whom to believe, and who to say one is.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// How to talk TLS; only looked at for `https://` endpoints.
+use crate::{TlsError, TlsFile};
+
+/// How to talk TLS; only looked at for `https://` endpoints. Clones are one and the same: what is renewed in one of them,
+/// connections that are made from then on by any of them use.
+#[derive(Clone)]
+pub struct Tls(Arc<ArcSwap<Current>>);
+
+/// What connections use that are made now.
+struct Current {
+    pem: TlsPem,
+    /// Made when it is needed first.
+    made: OnceLock<Result<Arc<ClientConfig>, rustls::Error>>,
+}
+
+/// What it is made of.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsPem {
     /// Certificates, PEM, of those who may have signed the server's; `None` trusts what the system trusts.
     pub ca: Option<Vec<u8>>,
     /// Own certificate and key, both PEM, for servers that ask for one.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What a file of TLS is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsFile {
-    /// Whom to believe.
-    Authorities,
-    /// The own certificate, with those between it and the authority.
-    Certificate,
-    /// The own certificate's private key.
-    Key,
-}
-
-/// Files that cannot be used for TLS.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsError {
-    /// A file is missing, or may not be read.
-    #[error("{} cannot be read", path.display())]
-    Unreadable {
-        /// What it is for.
-        file: TlsFile,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A file has nothing of what it should have, or something broken.
-    #[error("{}: no {file} in PEM", path.display())]
-    Nothing {
-        /// What it is for.
-        file: TlsFile,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: pem::Error,
-    },
-    /// One of its certificates cannot be used as an authority, or TLS cannot be set up.
-    #[error("{}: not usable as authorities", path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: rustls::Error,
-    },
-    /// Certificate and key don't belong together, or cannot be used.
-    #[error("certificate {} and key {} cannot be used together", certificate.display(), key.display())]
-    Pair {
-        /// The certificate's file.
-        certificate: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why not.
-        #[source]
-        source: rustls::Error,
-    },
-}
+/// HTTP/2 as TLS calls it.
+pub(crate) const HTTP2: &[u8] = b"h2";
 
 // === impl Tls ===
 
 impl Tls {
+    /// Reads and checks files, as [`TlsPem::read`].
+    ///
+    /// # Errors
+    /// [`TlsError`] with the file that cannot be used.
+    pub fn read(ca: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<Self, TlsError> {
+        TlsPem::read(ca, identity).map(Self::from)
+    }
+
+    /// Has connections that are made from now on use this. Those that there are stay as they are.
+    pub fn renew(&self, pem: TlsPem) {
+        self.0.store(Arc::new(pem.into()));
+    }
+
+    /// Whether it is said who may have signed a server's certificate.
+    pub fn has_authorities(&self) -> bool {
+        self.0.load().pem.ca.is_some()
+    }
+
+    /// Whether there is a certificate of this side.
+    pub fn has_identity(&self) -> bool {
+        self.0.load().pem.identity.is_some()
+    }
+
+    /// The client's end of TLS, for HTTP/2 above it. Where nobody is named who is to be believed, the system's authorities
+    /// are looked up the first time.
+    ///
+    /// # Errors
+    /// If something of it cannot be used.
+    pub fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let current = self.0.load();
+        current.made.get_or_init(|| current.pem.config().map(Arc::new)).clone()
+    }
+}
+
+impl Default for Tls {
+    /// Believes what the system believes, and shows nothing.
+    fn default() -> Self {
+        TlsPem::default().into()
+    }
+}
+
+impl From<TlsPem> for Tls {
+    fn from(pem: TlsPem) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(pem.into())))
+    }
+}
+
+impl From<TlsPem> for Current {
+    fn from(pem: TlsPem) -> Self {
+        Self { pem, made: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.load().pem == other.0.load().pem
+    }
+}
+
+impl Eq for Tls {}
+
+impl fmt::Debug for Tls {
+    /// The key is shown nowhere.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ca, identity) = (self.has_authorities(), self.has_identity());
+        f.debug_struct("Tls").field("ca", &ca).field("identity", &identity).finish()
+    }
+}
+
+// === impl TlsPem ===
+
+impl TlsPem {
     /// Reads and checks files: authorities, and certificate and key of this side.
     ///
     /// # Errors
@@ -104,12 +134,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// The client's end of TLS, without a protocol above it. Where nobody is named who is to be believed, the system's
-    /// authorities are looked up now.
-    ///
-    /// # Errors
-    /// If something of it cannot be used.
-    pub fn config(&self) -> Result<ClientConfig, rustls::Error> {
+    fn config(&self) -> Result<ClientConfig, rustls::Error> {
         let roots = match &self.ca {
             Some(pem) => trusted(certificates(pem).map_err(|error| unusable(&error))?)?,
             None => of_the_system(),
@@ -121,22 +146,16 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let builder = builder.with_root_certificates(roots);
-        match &self.identity {
+        let mut config = match &self.identity {
             Some((certificate, key)) => {
                 let chain = certificates(certificate).map_err(|error| unusable(&error))?;
                 let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(&error))?;
-                builder.with_client_auth_cert(chain, key)
+                builder.with_client_auth_cert(chain, key)?
             }
-            None => Ok(builder.with_no_client_auth()),
-        }
-    }
-}
-
-impl fmt::Debug for Tls {
-    /// The key is shown nowhere.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ca, identity) = (self.ca.is_some(), self.identity.is_some());
-        f.debug_struct("Tls").field("ca", &ca).field("identity", &identity).finish()
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        Ok(config)
     }
 }
 
@@ -169,35 +188,6 @@ fn unusable(error: &pem::Error) -> rustls::Error {
     rustls::Error::General(error.to_string())
 }
 
-// === impl TlsFile ===
-
-impl fmt::Display for TlsFile {
-    /// What the file should have.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Authorities | Self::Certificate => "certificate",
-            Self::Key => "private key",
-        })
-    }
-}
-
-// === impl TlsError ===
-
-impl TlsError {
-    /// The files that are to blame.
-    pub fn files(&self) -> &'static [TlsFile] {
-        match self {
-            Self::Authorities { .. } => &[TlsFile::Authorities],
-            Self::Pair { .. } => &[TlsFile::Certificate, TlsFile::Key],
-            Self::Unreadable { file, .. } | Self::Nothing { file, .. } => match file {
-                TlsFile::Authorities => &[TlsFile::Authorities],
-                TlsFile::Certificate => &[TlsFile::Certificate],
-                TlsFile::Key => &[TlsFile::Key],
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,9 +212,25 @@ mod tests {
         let folder = folder();
         let path = |name: &str| folder.path().join(name);
         let tls = Tls::read(Some(&path("cert.pem")), Some((&path("cert.pem"), &path("key.pem")))).unwrap();
-        assert!(tls.config().is_ok() && tls.ca.is_some() && tls.identity.is_some());
+        assert!(tls.config().is_ok() && tls.has_authorities() && tls.has_identity());
         assert_eq!(format!("{tls:?}"), "Tls { ca: true, identity: true }");
         assert_eq!(Tls::read(None, None).unwrap(), Tls::default());
+    }
+
+    #[test]
+    fn what_is_renewed_in_one_is_used_by_all_its_clones() {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        let (one, clone) = (Tls::default(), Tls::default().clone());
+        let shared = one.clone();
+        one.renew(TlsPem::read(Some(&path("cert.pem")), Some((&path("cert.pem"), &path("key.pem")))).unwrap());
+        assert!(shared.has_identity() && shared == one && !clone.has_identity());
+        let before = shared.config().unwrap();
+        assert!(Arc::ptr_eq(&before, &one.config().unwrap()));
+        one.renew(TlsPem::read(Some(&path("cert.pem")), None).unwrap());
+        assert!(!Arc::ptr_eq(&before, &shared.config().unwrap()));
+        one.renew(TlsPem { ca: Some(b"nothing".to_vec()), identity: None });
+        assert!(shared.config().is_err());
     }
 
     #[test]

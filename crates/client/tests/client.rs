@@ -4,7 +4,7 @@ mod fake;
 
 use std::time::Duration;
 
-use anyserve_client::{Call, Client, Tls};
+use anyserve_client::{Call, Client, Tls, TlsPem};
 use anyserve_core::{Capability, Code, Parameter, Response, TensorSpec, Value};
 use fake::{Fake, call, client, collect, tensor, within};
 use tokio::io::AsyncWriteExt as _;
@@ -198,7 +198,7 @@ async fn a_private_authority_is_trusted_when_its_certificate_is_given() {
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(&certificate, key));
     let server = Fake::start_at("127.0.0.1:0".parse().unwrap(), Some(tls)).await;
     let endpoint = format!("https://localhost:{}", server.address.port());
-    let trusting = Tls { ca: Some(certificate.into_bytes()), identity: None };
+    let trusting = Tls::from(TlsPem { ca: Some(certificate.into_bytes()), identity: None });
     let client = Client::try_new(endpoint.parse().unwrap(), &trusting).unwrap();
     within(client.infer(&call("echo"))).await.unwrap();
     let error = within(fake::client(&endpoint).infer(&call("echo"))).await.unwrap_err();
@@ -207,7 +207,7 @@ async fn a_private_authority_is_trusted_when_its_certificate_is_given() {
 
 #[tokio::test]
 async fn tls_options_that_cannot_be_used_are_told_at_once() {
-    let tls = Tls { ca: None, identity: Some((b"no pem".to_vec(), b"no pem".to_vec())) };
+    let tls = Tls::from(TlsPem { ca: None, identity: Some((b"no pem".to_vec(), b"no pem".to_vec())) });
     let error = Client::try_new("https://localhost:1".parse().unwrap(), &tls).unwrap_err();
     assert_eq!(error.code, Code::InvalidInput);
 }

@@ -1,6 +1,6 @@
 //! What can be set about an API server.
 
-use anyserve_server::AdminToken;
+use anyserve_server::{AdminToken, CertificateDates};
 use tokio_util::sync::CancellationToken;
 
 use crate::ProxyConfig;
@@ -12,6 +12,8 @@ pub struct GatewayConfig {
     pub proxy: ProxyConfig,
     /// Who knows it may be a replica from elsewhere. Without one, only who is on this machine may.
     pub cluster_token: Option<AdminToken>,
+    /// What `/metrics` tells of certificates.
+    pub certificates: CertificateDates,
     /// Cancelled once the server leaves: the same one that [`anyserve_server::Server::of`] gets.
     pub leaving: CancellationToken,
 }

@@ -8,6 +8,7 @@ mod status;
 
 use std::sync::Arc;
 
+use anyserve_server::CertificateDates;
 use anyserve_server::parts::pages::Pulse;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) leaving: CancellationToken,
     /// The version of this server.
     pub(crate) version: String,
+    /// When certificates expire.
+    pub(crate) certificates: CertificateDates,
     /// Who watches the status.
     pub(crate) pulse: Pulse,
 }
@@ -36,7 +39,7 @@ pub(crate) fn router() -> Router<Arc<Seen>> {
 impl Seen {
     pub(crate) fn new(fleet: Arc<Fleet>, config: &GatewayConfig) -> Self {
         let (leaving, version) = (config.leaving.clone(), config.proxy.version.clone());
-        Self { fleet, leaving, version, pulse: Pulse::new() }
+        Self { fleet, leaving, version, certificates: config.certificates.clone(), pulse: Pulse::new() }
     }
 
     /// Whether this server has begun to leave.

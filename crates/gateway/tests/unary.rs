@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyserve_client::Tls;
+use anyserve_client::{Tls, TlsPem};
 use anyserve_cluster::Health;
 use anyserve_cluster::policy::RoundRobin;
 use anyserve_gateway::{Gateway, GatewayConfig, GrpcProber, Prober, ProxyConfig, ReplicasConfig};
@@ -466,7 +466,7 @@ async fn replicas_with_certificates_are_believed_by_their_authority_alone() {
     for (ca, message) in
         [(Some(made.cert.pem()), "no%20replica%20is%20registered%20yet"), (None, "could%20not%20be%20reached")]
     {
-        let tls = Tls { ca: ca.map(String::into_bytes), identity: None };
+        let tls = Tls::from(TlsPem { ca: ca.map(String::into_bytes), identity: None });
         let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
         let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
         world.register("secure", &endpoint, &["model=m"], false);
@@ -474,7 +474,7 @@ async fn replicas_with_certificates_are_believed_by_their_authority_alone() {
         assert!(answer.message().contains(message), "{}", answer.message());
     }
     serving.abort();
-    let tls = Tls { ca: Some(b"no certificate".to_vec()), identity: None };
+    let tls = Tls::from(TlsPem { ca: Some(b"no certificate".to_vec()), identity: None });
     let unusable = ReplicasConfig { tls, ..ReplicasConfig::default() };
     let proxy = ProxyConfig { replicas: unusable, ..ProxyConfig::default() };
     let config = GatewayConfig { proxy, ..GatewayConfig::default() };
@@ -501,7 +501,7 @@ async fn replicas_that_ask_who_an_api_server_is_are_shown_its_certificate() {
     let serving = tokio::spawn(server.serve(listener, tokio_util::sync::CancellationToken::new()));
     for (own, known) in [(Some(&made), true), (Some(&other), false), (None, false)] {
         let identity = own.map(|own| (own.cert.pem().into_bytes(), own.signing_key.serialize_pem().into_bytes()));
-        let tls = Tls { ca: Some(made.cert.pem().into_bytes()), identity };
+        let tls = Tls::from(TlsPem { ca: Some(made.cert.pem().into_bytes()), identity });
         let prober = GrpcProber::new(tls.clone());
         assert_eq!(watchdog(prober.probe(&endpoint, Duration::from_secs(10))).await.is_ok(), known);
         let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };

@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{BeforeServer, Watched, keep_new};
 use crate::logging;
 use crate::replica::Ended;
 use crate::signals::Signals;
@@ -81,12 +82,16 @@ async fn serve(settings: ApiServerSettings, threads: &Threads, tell: Tell) -> Re
     let gateway = Gateway::try_new(&settings.gateway, Arc::clone(&fleet)).map_err(Error::new)?;
     let leaving = settings.gateway.leaving.clone();
     let each = threads.handles().iter().map(|runtime| (gateway.beside(), runtime.clone()));
+    let before = BeforeServer::of(settings.server.tls.as_ref());
     let server = Server::over(&settings.server, anyserve_server::Threads::on(each), leaving).map_err(Error::new)?;
     let shutdown = CancellationToken::new();
     let mut background = JoinSet::new();
-    let prober = GrpcProber::new(settings.gateway.proxy.replicas.tls.clone());
+    let prober = GrpcProber::new(settings.replica_tls.tls().clone());
     background.spawn(Arc::clone(&fleet).tend(Arc::new(prober)));
     background.spawn(driver.run(Arc::clone(&fleet)));
+    let clients = [&settings.replica_tls, &settings.store_tls].map(Watched::of_client);
+    let watched = clients.into_iter().chain([before.watch(server.tls())]).flatten().collect();
+    background.spawn(keep_new(watched, settings.gateway.certificates.clone()));
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     tell(ApiServerEvent::Listening { endpoint, store, policy });
     tokio::select! {

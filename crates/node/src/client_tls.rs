@@ -3,14 +3,27 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use anyserve_client::{Tls, TlsError, TlsFile};
+use anyserve_client::{Tls, TlsError, TlsFile, TlsPem};
+
+use crate::certificates::contents;
+use crate::renewal::Contents;
 
 /// What was given for the three options of one side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
+}
+
+/// What was read of them, and what it takes to read them again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientTls {
+    prefix: &'static str,
+    files: ClientFiles,
+    /// What was in the files before they were read.
+    first: Contents,
+    tls: Tls,
 }
 
 // === impl ClientFiles ===
@@ -20,17 +33,57 @@ impl ClientFiles {
         self.ca.is_none() && self.certificate.is_none() && self.key.is_none()
     }
 
+    /// Those that there are.
+    pub(crate) fn all(&self) -> Vec<PathBuf> {
+        [&self.ca, &self.certificate, &self.key].into_iter().flatten().cloned().collect()
+    }
+
     /// Reads and checks them. The options are named after `prefix`, `--api-server` say.
-    pub(crate) fn read(&self, prefix: &str) -> Result<Tls> {
+    pub(crate) fn read(&self, prefix: &'static str) -> Result<ClientTls> {
+        let first = contents(&self.all());
+        Ok(ClientTls { prefix, files: self.clone(), first, tls: self.pem(prefix)?.into() })
+    }
+
+    fn pem(&self, prefix: &str) -> Result<TlsPem> {
         let identity = match (self.certificate.as_deref(), self.key.as_deref()) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             (Some(_), None) => bail!("{prefix}-cert needs {prefix}-key too"),
             (None, Some(_)) => bail!("{prefix}-key needs {prefix}-cert too"),
         };
-        let read = Tls::read(self.ca.as_deref(), identity);
+        let read = TlsPem::read(self.ca.as_deref(), identity);
         read.map_err(|error| (options(prefix, &error), error))
             .map_or_else(|(options, error)| Err(error).context(options), Ok)
+    }
+}
+
+// === impl ClientTls ===
+
+impl ClientTls {
+    /// How this side talks TLS; it changes when the files are read again.
+    pub(crate) fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    pub(crate) fn files(&self) -> &ClientFiles {
+        &self.files
+    }
+
+    /// What was in the files before they were read for the first time.
+    pub(crate) fn first(&self) -> Contents {
+        self.first
+    }
+
+    /// The options that name the files.
+    pub(crate) fn options(&self) -> String {
+        let prefix = self.prefix;
+        format!("{prefix}-ca, {prefix}-cert and {prefix}-key")
+    }
+
+    /// Reads the files again. If they cannot be used, all is as before.
+    pub(crate) fn renew(&self) -> Result<()> {
+        self.tls.renew(self.files.pem(self.prefix)?);
+        Ok(())
     }
 }
 
@@ -82,7 +135,7 @@ mod tests {
         assert_eq!(refused(None, Some(&certificate), None), "--api-server-cert needs --api-server-key too");
         assert_eq!(refused(None, None, Some(&key)), "--api-server-key needs --api-server-cert too");
         let files = ClientFiles { ca: None, certificate: Some(certificate.into()), key: Some(key.into()) };
-        assert!(files.read("--api-server").unwrap().identity.is_some() && !files.is_empty());
+        assert!(files.read("--api-server").unwrap().tls().has_identity() && !files.is_empty());
     }
 
     fn made() -> rcgen::CertifiedKey<rcgen::KeyPair> {

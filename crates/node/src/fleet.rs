@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Error, Result, bail, ensure};
 use anyserve_core::Directory;
 use anyserve_server::AdminToken;
-use anyserve_uplink::{Endpoint, Link, LinkConfig, Running, Tls};
+use anyserve_uplink::{Endpoint, Link, LinkConfig, Running};
 
 use crate::Options;
-use crate::client_tls::ClientFiles;
+use crate::client_tls::{ClientFiles, ClientTls};
 
 /// Longest name of a replica, in bytes.
 const MAX_ID: usize = 256;
@@ -22,7 +22,7 @@ pub struct FleetSettings {
     replica_id: Option<String>,
     advertise: Option<Advertised>,
     token: Option<AdminToken>,
-    tls: Tls,
+    tls: ClientTls,
 }
 
 /// What was given for `--advertise`.
@@ -73,7 +73,7 @@ impl FleetSettings {
     }
 
     /// How this replica talks TLS with API servers and other replicas.
-    pub(crate) fn tls(&self) -> &Tls {
+    pub(crate) fn tls(&self) -> &ClientTls {
         &self.tls
     }
 
@@ -104,7 +104,7 @@ impl FleetSettings {
             epoch: now_ms(),
             endpoint,
             token: self.token.as_ref().map(|token| token.reveal().to_owned().into()),
-            tls: self.tls.clone(),
+            tls: self.tls.tls().clone(),
         }))
     }
 }

@@ -5,6 +5,7 @@
 //! `anyserve-node` are two callers of [`run`]; `anyserve api-server` and `anyserve-node api-server` of [`api_server`].
 
 mod api;
+mod certificates;
 mod client_tls;
 mod events;
 mod fleet;
@@ -12,6 +13,7 @@ mod logging;
 mod objects;
 mod options;
 mod reload;
+mod renewal;
 mod replica;
 mod resources;
 mod settings;

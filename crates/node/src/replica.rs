@@ -10,9 +10,10 @@ use anyserve_server::{Drained, Listener, Server, ServerConfig};
 use anyserve_shm::Regions;
 use anyserve_worker::{Pool, PoolConfig, Running, SharedMemory, StartError};
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{BeforeServer, Watched, keep_new};
 use crate::fleet::Membership;
 use crate::reload::Reloader;
 use crate::signals::Signals;
@@ -67,8 +68,9 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let tensors = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn TensorMemory>);
     let local = plane.clone().map(|plane| Arc::new(plane) as Arc<dyn LocalObjects>);
     let elsewhere = local.clone().filter(|_| !settings.objects.is_empty());
-    let far =
-        elsewhere.map(|local| objects::far_objects(&settings.objects, settings.fleet.tls(), local)).transpose()?;
+    let far = elsewhere
+        .map(|local| objects::far_objects(&settings.objects, settings.fleet.tls().tls(), local))
+        .transpose()?;
     let memory = SharedMemory { plane, regions: regions.clone(), far };
     let mut fleet = settings.fleet.join(endpoint, settings.server.tls.is_some())?;
     let config = settings.pool(memory, move |event| on_worker(Event::Worker(event)));
@@ -76,7 +78,11 @@ async fn serve(settings: Settings, tell: Tell) -> Result<Ended> {
     let (pool, mut workers) = Pool::start(config).map_err(|error| start_failure(&error))?;
     let shutdown = CancellationToken::new();
     let ingress = ServerConfig { regions, objects: local, ..settings.server.clone() };
+    let before = BeforeServer::of(ingress.tls.as_ref());
     let server = Server::with_memory(&ingress, pool.clone(), tensors).map_err(Error::new)?;
+    let watched = [before.watch(server.tls()), Watched::of_client(settings.fleet.tls())];
+    let mut background = JoinSet::new();
+    background.spawn(keep_new(watched.into_iter().flatten().collect(), ingress.certificates.clone()));
     let mut serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     let beginning = Beginning { settings: &settings, pool: &pool, endpoint, tell: &tell };
     let asked = beginning.until_asked(&mut workers, &mut fleet, &mut signals, &mut serving).await;

@@ -25,6 +25,10 @@ struct Given {
     #[pyo3(default)]
     store_ca: Option<PathBuf>,
     #[pyo3(default)]
+    store_cert: Option<PathBuf>,
+    #[pyo3(default)]
+    store_key: Option<PathBuf>,
+    #[pyo3(default)]
     policy: Option<String>,
     #[pyo3(default)]
     cluster_token: Option<String>,
@@ -58,11 +62,13 @@ struct Given {
     replica_key: Option<PathBuf>,
 }
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
     "host",
     "port",
     "store",
     "store_ca",
+    "store_cert",
+    "store_key",
     "policy",
     "cluster_token",
     "lease_s",
@@ -149,6 +155,8 @@ impl From<Given> for ApiServerOptions {
             port: given.port,
             store: given.store,
             store_ca: given.store_ca,
+            store_cert: given.store_cert,
+            store_key: given.store_key,
             policy: given.policy,
             cluster_token: given.cluster_token.map(Into::into),
             lease_s: given.lease_s,

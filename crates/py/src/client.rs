@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyserve_client::Tls;
+use anyserve_client::{Tls, TlsPem};
 use anyserve_core::{Code, Error, Query};
 use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
@@ -70,7 +70,7 @@ impl Client {
         let client = Self {
             destination: Destination::read(endpoint, &api_servers).map_err(raised)?,
             query: query(py, capability)?,
-            tls: Tls { ca: tls_ca, identity: tls_identity },
+            tls: TlsPem { ca: tls_ca, identity: tls_identity }.into(),
             connection: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
         };

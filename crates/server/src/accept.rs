@@ -23,7 +23,7 @@ use crate::connection::Connections;
 use crate::rooms::Rooms;
 use crate::route::App;
 use crate::threads::Threads;
-use crate::{Listener, ServerConfig, TlsError, Upstream, tls};
+use crate::{Listener, ServerConfig, ServerTls, TlsError, Upstream};
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,7 @@ pub trait Answers: Send + Sync + 'static {
 pub struct Server<A> {
     threads: Threads<A>,
     connections: Connections,
+    tls: Option<Arc<ServerTls>>,
     /// The tasks of requests on HTTP/2.
     tasks: TaskTracker,
     leaving: CancellationToken,
@@ -106,16 +107,22 @@ impl<A: Answers> Server<A> {
     /// # Errors
     /// [`TlsError`] if there are files for TLS that cannot be used.
     pub fn over(config: &ServerConfig, threads: Threads<A>, leaving: CancellationToken) -> Result<Self, TlsError> {
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = config.tls.as_ref().map(ServerTls::read).transpose()?.map(Arc::new);
         let tasks = TaskTracker::new();
         Ok(Self {
             threads,
-            connections: Connections::new(config, tls, tasks.clone(), leaving.clone()),
+            connections: Connections::new(config, tls.clone(), tasks.clone(), leaving.clone()),
+            tls,
             tasks,
             leaving,
             grace: config.grace,
             max_connections: config.max_connections.max(1),
         })
+    }
+
+    /// Its end of TLS, if connections are encrypted.
+    pub fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.clone()
     }
 
     /// Serves until `shutdown` is cancelled, then drains: the port is closed, health turns to "not ready", clients are

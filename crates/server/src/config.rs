@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyserve_core::{Limits, LocalObjects};
 use anyserve_shm::Regions;
 
-use crate::AdminToken;
+use crate::{AdminToken, CertificateDates};
 
 /// Plain data; [`ServerConfig::default`] is what a replica on loopback needs.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub regions: Option<Arc<Regions>>,
     /// TLS, if connections are to be encrypted.
     pub tls: Option<TlsFiles>,
+    /// What `/metrics` tells of certificates.
+    pub certificates: CertificateDates,
     /// Who knows it may administrate. Without one, whoever is on this machine may.
     pub admin_token: Option<AdminToken>,
     /// Objects that other replicas may pull. Without it there is no such service.
@@ -69,6 +71,7 @@ impl Default for ServerConfig {
             extensions: EXTENSIONS.map(str::to_owned).to_vec(),
             regions: None,
             tls: None,
+            certificates: CertificateDates::default(),
             admin_token: None,
             objects: None,
             grace: Duration::from_secs(30),

@@ -13,12 +13,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::ServerConfig;
 use crate::accept::Answers;
+use crate::{ServerConfig, ServerTls};
 
 /// Bytes that a client may send of one request before they are read. The default of 64 KiB makes large tensors crawl.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -44,7 +43,7 @@ const PREFACE: usize = 24;
 /// What all connections share.
 pub(crate) struct Connections {
     http: auto::Builder<Tasks>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerTls>>,
     handshake_timeout: Duration,
     leaving: CancellationToken,
 }
@@ -64,7 +63,7 @@ struct Counted<I> {
 impl Connections {
     pub(crate) fn new(
         config: &ServerConfig,
-        tls: Option<TlsAcceptor>,
+        tls: Option<Arc<ServerTls>>,
         tasks: TaskTracker,
         leaving: CancellationToken,
     ) -> Self {
@@ -94,7 +93,8 @@ impl Connections {
         peer: IpAddr,
         app: Arc<A>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (http, tls, timeout) = (self.http.clone(), self.tls.clone(), self.handshake_timeout);
+        let (http, timeout) = (self.http.clone(), self.handshake_timeout);
+        let tls = self.tls.as_deref().map(ServerTls::acceptor);
         let leaving = self.leaving.clone();
         let stream = stream.into_std();
         async move {

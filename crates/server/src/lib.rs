@@ -39,8 +39,9 @@ pub use accept::{Answers, Drained, Server};
 pub use body::BodyError;
 pub use config::{ServerConfig, TlsFiles};
 pub use listen::{BindError, Listener};
+pub use metrics::CertificateDates;
 pub use threads::Threads;
-pub use tls::TlsError;
+pub use tls::{ServerTls, TlsError};
 pub use token::{AdminToken, AdminTokenError};
 
 /// What is behind the ingress: it answers requests, tells what it can serve, and takes orders.

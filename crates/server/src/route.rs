@@ -21,7 +21,7 @@ use crate::guard::Peer;
 use crate::metrics::{Call, Metrics};
 use crate::pulse::Pulse;
 use crate::rooms::Rooms;
-use crate::{AdminToken, ServerConfig, Upstream, grpc, http as rest};
+use crate::{AdminToken, CertificateDates, ServerConfig, Upstream, grpc, http as rest};
 
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -41,6 +41,8 @@ pub struct App<S> {
     pub(crate) regions: Option<Arc<Regions>>,
     /// What is counted.
     pub(crate) metrics: Metrics,
+    /// When certificates expire.
+    pub(crate) certificates: CertificateDates,
     /// Cancelled once this server leaves.
     pub(crate) leaving: CancellationToken,
     /// Who knows it may administrate.
@@ -62,6 +64,7 @@ impl<S: Upstream> App<S> {
             budget: Budget::new(config.max_buffered, rooms),
             regions: config.regions.clone(),
             metrics: Metrics::new(),
+            certificates: config.certificates.clone(),
             leaving: leaving.clone(),
             admin_token: config.admin_token.clone(),
             pulse: Pulse::new(),

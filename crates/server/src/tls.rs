@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,8 +49,38 @@ pub enum TlsError {
     },
 }
 
+/// The server's end of TLS, which is what its files say.
+#[derive(Debug)]
+pub struct ServerTls {
+    files: TlsFiles,
+    /// What handshakes use that begin now.
+    config: ArcSwap<rustls::ServerConfig>,
+}
+
+// === impl ServerTls ===
+
+impl ServerTls {
+    pub(crate) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(Self { files: files.clone(), config: ArcSwap::new(config(files)?) })
+    }
+
+    /// Reads the files anew. Handshakes that begin from now on use what they say, and so does whoever comes back: no session
+    /// of before is resumed. Connections that there are stay as they are.
+    ///
+    /// # Errors
+    /// [`TlsError`] if they cannot be used; then all is as before.
+    pub fn renew(&self) -> Result<(), TlsError> {
+        self.config.store(config(&self.files)?);
+        Ok(())
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
+    }
+}
+
 /// Reads the files and makes the server's end of TLS, with HTTP/2 before HTTP/1.1.
-pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+fn config(files: &TlsFiles) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(unreadable(&files.key, "private key"))?;
@@ -62,7 +93,7 @@ pub(crate) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
     };
     let mut config = builder.with_single_cert(chain, key).map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 fn verifier(

@@ -23,7 +23,7 @@ pub(crate) fn refuses(code: Code) -> &'static str {
 pub(crate) fn away(status: &Status, endpoint: &Endpoint, tls: &Tls) -> &'static str {
     match TlsFault::of(status) {
         Some(fault) => of_tls(fault),
-        None if endpoint.secure() && tls.identity.is_none() && !unsent(status) => AWAY_OR_WANTS,
+        None if endpoint.secure() && !tls.has_identity() && !unsent(status) => AWAY_OR_WANTS,
         None => AWAY,
     }
 }
@@ -51,6 +51,7 @@ fn of_tls(fault: TlsFault) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyserve_client::TlsPem;
     use std::io;
     use std::sync::Arc;
 
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_breaks_may_be_one_without_a_certificate_that_is_wanted() {
-        let known = Tls { ca: None, identity: Some((vec![], vec![])) };
+        let known = Tls::from(TlsPem { ca: None, identity: Some((vec![], vec![])) });
         let reset = || Some(io::Error::from(io::ErrorKind::ConnectionReset));
         assert_eq!(told(reset(), "https://a", &Tls::default()), AWAY_OR_WANTS);
         assert_eq!(told(reset(), "https://a", &known), AWAY);

@@ -7,7 +7,7 @@ mod fake;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyserve_client::Tls;
+use anyserve_client::{Tls, TlsPem};
 use anyserve_core::{Code, Error, Expects, Query, Reply, Request, Upgrades, Uplink};
 use anyserve_uplink::{Link, LinkConfig};
 use fake::{Fake, Heard, Inside, config, within};
@@ -36,12 +36,12 @@ impl Signed {
     /// Whoever is this one and believes those of `authority`.
     fn believing(&self, authority: &Self) -> Tls {
         let identity = (self.certificate.clone().into_bytes(), self.key.clone().into_bytes());
-        Tls { identity: Some(identity), ..Self::nobody_believing(authority) }
+        TlsPem { ca: Some(authority.authority.clone().into_bytes()), identity: Some(identity) }.into()
     }
 
     /// Somebody without a certificate who believes those of `authority`.
     fn nobody_believing(authority: &Self) -> Tls {
-        Tls { ca: Some(authority.authority.clone().into_bytes()), identity: None }
+        TlsPem { ca: Some(authority.authority.clone().into_bytes()), identity: None }.into()
     }
 }
 

@@ -294,6 +294,8 @@ Store = Annotated[
     _option("--store", "memory, or etcd://host:port,host:port, which several share.  [default: memory]"),
 ]
 StoreCa = Annotated[Path | None, _option("--store-ca", "CA of etcd's certificate, PEM, for etcd+https://.")]
+StoreCert = Annotated[Path | None, _option("--store-cert", "Own certificate chain for etcd that asks for one, PEM.")]
+StoreKey = Annotated[Path | None, _option("--store-key", "Private key of --store-cert, PEM.")]
 Policy = Annotated[
     str | None,
     _option("--policy", "least-wait, bin-packing, sticky, prefix or round-robin.  [default: least-wait]"),
@@ -323,6 +325,8 @@ def api_server(  # noqa: PLR0913 - one parameter per option is how typer is told
     port: ApiServerPort = None,
     store: Store = None,
     store_ca: StoreCa = None,
+    store_cert: StoreCert = None,
+    store_key: StoreKey = None,
     policy: Policy = None,
     cluster_token: RegistryToken = None,
     lease_s: Lease = None,

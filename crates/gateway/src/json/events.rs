@@ -14,18 +14,21 @@ use std::task::{Context, Poll, ready};
 use anyserve_core::Error;
 use anyserve_proto::inference::ModelStreamInferResponse;
 use anyserve_server::BodyError;
+use anyserve_server::parts::Budget;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::Frame;
-use prost::Message as _;
 use serde_json::json;
 
-use super::infer::no_response;
-use super::response::render;
+use super::infer::{self, Decoded, decoded};
+use super::paid::Paid;
 use crate::proxy::{Answer, Message, Responses};
 
 /// The body of an answer. Nothing is read of the replica before the client has taken what was read.
 pub(super) struct Events {
+    budget: Budget,
+    /// Of the newest event what the client has not taken.
+    written: Paid,
     first: Option<Answer>,
     /// `None` after the last event.
     responses: Option<Responses>,
@@ -35,36 +38,42 @@ pub(super) struct Events {
 
 impl Events {
     /// Events of what has come already, and of what follows.
-    pub(super) fn new(first: Answer, responses: Responses) -> Self {
-        Self { first: Some(first), responses: Some(responses) }
+    pub(super) fn new(first: Answer, responses: Responses, budget: &Budget) -> Self {
+        let (budget, written) = (budget.clone(), Paid::new(budget));
+        Self { budget, written, first: Some(first), responses: Some(responses) }
     }
 
-    fn event(&mut self, answer: Answer) -> Bytes {
+    /// Writes the event of an answer: all of it, or that it failed.
+    fn write(&mut self, answer: Answer) {
+        self.written = Paid::new(&self.budget);
         let ended = match answer {
-            Answer::Message(message) => match response(&message) {
-                Ok(json) => return [b"data: ", &*json, b"\n\n"].concat().into(),
+            Answer::Message(message) => match response(&self.budget, message, &mut self.written) {
+                Ok(()) => return,
                 Err(error) => Err(error),
             },
             Answer::Ended(ended) => ended.map(|_| ()).map_err(|refused| refused.error),
         };
         self.responses = None;
+        self.written = Paid::new(&self.budget);
         let text = match ended {
             Ok(()) => "event: done\ndata: {}\n\n".to_owned(),
             Err(Error { code, message, .. }) => {
                 format!("event: error\ndata: {}\n\n", json!({ "error": message, "code": code.name() }))
             }
         };
-        text.into()
+        self.written.push(text.into());
     }
 }
 
-/// The JSON of one response, on one line.
-fn response(message: &Message) -> Result<Vec<u8>, Error> {
-    let answer = ModelStreamInferResponse::decode(message.reader()).map_err(|error| no_response(&error))?;
-    if !answer.error_message.is_empty() {
-        return Err(Error::internal(answer.error_message));
+/// The event of one response: its JSON on one line.
+fn response(budget: &Budget, message: Message, out: &mut Paid) -> Result<(), Error> {
+    let mut answer: Decoded<ModelStreamInferResponse> = decoded(budget, message)?;
+    if !answer.message.error_message.is_empty() {
+        return Err(Error::internal(std::mem::take(&mut answer.message.error_message)));
     }
-    render(&answer.infer_response.unwrap_or_default())
+    out.put(b"data: ")?;
+    infer::write(answer.message.infer_response.get_or_insert_default(), out)?;
+    out.put(b"\n\n")
 }
 
 impl http_body::Body for Events {
@@ -73,11 +82,16 @@ impl http_body::Body for Events {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(piece) = this.written.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let Some(responses) = &mut this.responses else { return Poll::Ready(None) };
         let answer = match this.first.take() {
             Some(first) => Some(first),
             None => ready!(responses.poll_next_unpin(cx)),
         };
-        Poll::Ready(answer.map(|answer| Ok(Frame::data(this.event(answer)))))
+        let Some(answer) = answer else { return Poll::Ready(None) };
+        this.write(answer);
+        Poll::Ready(this.written.pop().map(|piece| Ok(Frame::data(piece))))
     }
 }

@@ -31,7 +31,10 @@ pub fn asked(data: &[u8]) {
 /// Bytes as the response of a replica, which is written as JSON that can be read.
 pub fn answered(data: &[u8]) {
     let Ok(message) = ModelInferResponse::decode(data) else { return };
-    let Ok(json) = response::render(&message) else { return };
+    let mut json = Vec::new();
+    if response::render(&message, &mut json).is_err() {
+        return;
+    }
     let read: serde_json::Value = serde_json::from_slice(&json).expect("it is JSON");
     assert_eq!(read["outputs"].as_array().map(Vec::len), Some(message.outputs.len()));
 }

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyserve_core::{Code, Error, Parameter};
 use anyserve_proto::inference::ModelInferResponse;
-use anyserve_server::parts::CallHead;
-use bytes::Bytes;
+use anyserve_server::parts::{Budget, CallHead, Charge};
+use bytes::Buf;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use prost::Message as _;
 
 use super::events::Events;
+use super::paid::Paid;
 use super::request::Untyped;
 use super::signatures::{Signature, Subject};
 use super::{Failure, JSON, body, check_origin, request, response, signatures};
@@ -44,10 +44,9 @@ pub(super) async fn infer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Res
         }
     };
     let message = message.ok_or_else(|| Error::internal("a replica answered without a message"))?;
-    let answer = ModelInferResponse::decode(message.reader()).map_err(|error| no_response(&error))?;
-    let json = response::render(&answer)?;
+    let json = json(&proxy.budget, message)?;
     // It is in flight until the last byte is taken.
-    let body = Full::new(Bytes::from(json)).map_frame(move |frame| {
+    let body = json.map_frame(move |frame| {
         let _ = &counted;
         frame
     });
@@ -65,10 +64,45 @@ pub(super) async fn stream(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         Some(answer) => answer,
         None => return Err(Error::internal("an answer has no end").into()),
     };
-    let mut response = Response::new(boxed(Events::new(first, responses)));
+    let mut response = Response::new(boxed(Events::new(first, responses, &proxy.budget)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn json(budget: &Budget, message: Message) -> Result<Paid, Error> {
+    let mut json = Paid::new(budget);
+    let answer: Decoded<ModelInferResponse> = decoded(budget, message)?;
+    write(&answer.message, &mut json)?;
+    Ok(json)
+}
+
+/// A message that was decoded, and the memory that it takes.
+pub(super) struct Decoded<M> {
+    pub(super) message: M,
+    _charge: Charge,
+}
+
+/// Decodes a message of a replica.
+///
+/// # Errors
+/// `OVERLOADED` where there is no memory for it, `INTERNAL` if it is none.
+pub(super) fn decoded<M: prost::Message + Default>(budget: &Budget, message: Message) -> Result<Decoded<M>, Error> {
+    let mut charge = budget.charge();
+    charge.grow(message.reader().remaining())?;
+    let decoded = M::decode(message.reader());
+    let message = decoded
+        .map_err(|error| Error::internal(format!("the answer of a replica is no ModelInferResponse: {error}")))?;
+    Ok(Decoded { message, _charge: charge })
+}
+
+/// Writes a response as JSON.
+///
+/// # Errors
+/// `OVERLOADED` where there is no memory for it, and what [`response::render`] says.
+pub(super) fn write(answer: &ModelInferResponse, json: &mut Paid) -> Result<(), Error> {
+    let rendered = response::render(answer, &mut *json);
+    json.refused().map_or(rendered, Err)
 }
 
 /// Has a request begin to be answered.
@@ -149,9 +183,4 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
     let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let wrong = || Error::invalid(format!("header 'X-Timeout-S' is {value:?}, expected seconds such as 2.5"));
     timeout.map(Some).ok_or_else(wrong)
-}
-
-/// The error of a message that should have been a response.
-pub(super) fn no_response(error: &prost::DecodeError) -> Error {
-    Error::internal(format!("the answer of a replica is no ModelInferResponse: {error}"))
 }

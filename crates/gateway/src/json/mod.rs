@@ -18,6 +18,7 @@ mod body;
 mod elements;
 mod events;
 mod infer;
+mod paid;
 mod request;
 mod response;
 mod signatures;

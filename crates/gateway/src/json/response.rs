@@ -1,6 +1,7 @@
 //! From a `ModelInferResponse` to JSON.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use anyserve_core::{BytesReader, Code, Datatype, Error, Tensor, elements};
 use anyserve_proto::inference::infer_parameter::ParameterChoice;
@@ -42,8 +43,8 @@ struct Data<'a> {
 ///
 /// # Errors
 /// `INVALID_INPUT` for what JSON cannot say: texts that are no UTF-8, tensors in shared memory. `INTERNAL` for a response
-/// that is none.
-pub(super) fn render(response: &ModelInferResponse) -> Result<Vec<u8>, Error> {
+/// that is none, and where nothing can be written to `out`.
+pub(super) fn render(response: &ModelInferResponse, out: impl Write) -> Result<(), Error> {
     let raws = &response.raw_output_contents;
     if raws.len() != response.outputs.len() {
         let (got, expected) = (raws.len(), response.outputs.len());
@@ -58,7 +59,7 @@ pub(super) fn render(response: &ModelInferResponse) -> Result<Vec<u8>, Error> {
         parameters: Parameters(&response.parameters),
         outputs: outputs.collect::<Result<_, _>>()?,
     };
-    serde_json::to_vec(&answer).map_err(|error| Error::internal(format!("an answer is no JSON: {error}")))
+    serde_json::to_writer(out, &answer).map_err(|error| Error::internal(format!("an answer is no JSON: {error}")))
 }
 
 // === impl Output ===
@@ -192,8 +193,13 @@ mod tests {
         }
     }
 
+    fn rendered(response: &ModelInferResponse) -> Result<Vec<u8>, Error> {
+        let mut json = Vec::new();
+        render(response, &mut json).map(|()| json)
+    }
+
     fn data(datatype: &str, shape: &[i64], raw: &[u8]) -> Value {
-        let told: Value = serde_json::from_slice(&render(&response(datatype, shape, raw)).unwrap()).unwrap();
+        let told: Value = serde_json::from_slice(&rendered(&response(datatype, shape, raw)).unwrap()).unwrap();
         told["outputs"][0]["data"].clone()
     }
 
@@ -203,7 +209,7 @@ mod tests {
         answer.id = "7".into();
         let parameter = InferParameter { parameter_choice: Some(ParameterChoice::DoubleParam(0.5)) };
         answer.parameters.insert("p".into(), parameter);
-        let told: Value = serde_json::from_slice(&render(&answer).unwrap()).unwrap();
+        let told: Value = serde_json::from_slice(&rendered(&answer).unwrap()).unwrap();
         let outputs = json!([{"name": "y", "shape": [1, 2], "datatype": "INT8", "data": [1, -1]}]);
         let whole = json!({"model_name": "m", "model_version": "1", "id": "7", "parameters": {"p": 0.5}});
         for (key, value) in whole.as_object().unwrap() {
@@ -228,8 +234,8 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_or_is_no_tensor_is_an_error() {
-        let code = |answer: &ModelInferResponse| render(answer).unwrap_err().code;
-        let no_text = render(&response("BYTES", &[1], b"\x01\0\0\0\xff")).unwrap_err();
+        let code = |answer: &ModelInferResponse| rendered(answer).unwrap_err().code;
+        let no_text = rendered(&response("BYTES", &[1], b"\x01\0\0\0\xff")).unwrap_err();
         assert_eq!(no_text.code, Code::InvalidInput);
         assert!(no_text.message.contains("use gRPC"), "{no_text}");
         assert_eq!(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyserve_cluster::Counts;
+use anyserve_server::CertificateDates;
 use anyserve_server::parts::pages::encode::{OPEN_METRICS, counter, counters, gauge, gauges, page};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -28,6 +29,7 @@ struct Scrape {
     store: StoreState,
     policy: &'static str,
     version: String,
+    certificates: CertificateDates,
     draining: bool,
 }
 
@@ -59,6 +61,7 @@ impl Scrape {
             store: seen.fleet.store().state(),
             policy: seen.fleet.policy(),
             version: seen.version.clone(),
+            certificates: seen.certificates.clone(),
             draining: seen.draining(),
         }
     }
@@ -103,6 +106,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.registry(&mut encoder)?;
         self.routed(&mut encoder)?;
-        self.server(&mut encoder)
+        self.server(&mut encoder)?;
+        self.certificates.encode(&mut encoder)
     }
 }

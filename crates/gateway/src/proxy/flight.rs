@@ -58,6 +58,11 @@ impl Flight {
         self.target = Some(target);
     }
 
+    /// The name of the replica that it was sent to last.
+    pub(crate) fn replica(&self) -> &str {
+        self.target.as_ref().map_or("", |target| &*target.id)
+    }
+
     /// What the replica's trailers say, before anything of an answer has come.
     pub(crate) fn failed(&mut self, error: Error, mut trailers: HeaderMap) -> Event {
         let Some(target) = &self.target else { return Event::Failed { error, emitted: false } };

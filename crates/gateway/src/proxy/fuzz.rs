@@ -12,7 +12,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
 
-use super::message::{Message, Messages, ReadError};
+use super::message::{Message, Messages};
 use super::scan::{Found, Wants, scan};
 
 /// Bytes as the DATA frames of a call, as long as the first byte says: in any frames the messages are the same, are sent
@@ -56,8 +56,7 @@ fn read(body: &Bytes, size: usize) -> (Vec<Vec<u8>>, Result<(), String>) {
         match messages.next().now_or_never().expect("all is there") {
             Ok(Some(message)) => all.push(checked(&message)),
             Ok(None) => return (all, Ok(())),
-            Err(ReadError::Refused(error)) => return (all, Err(error.message)),
-            Err(ReadError::Cut(why)) => return (all, Err(why)),
+            Err(error) => return (all, Err(error.of_client().message)),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use anyserve_cluster::Event;
 use anyserve_core::{Code, Error};
 use anyserve_server::parts::{Budget, Charge};
 use bytes::{Buf, Bytes, BytesMut};
@@ -19,7 +20,7 @@ use http::HeaderMap;
 use http_body::Body;
 
 /// Length of what stands before each message.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// Pieces below this length are copied together, so that many small ones don't take more memory than they hold.
 const SMALL: usize = 4 << 10;
@@ -55,8 +56,17 @@ pub(crate) struct Messages<B> {
 /// Why there is no message.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// It breaks a rule, or there is no room for it.
-    Refused(Error),
+    /// Its prefix begins with a flag that there is not.
+    Flag(u8),
+    /// It is longer than the limit.
+    TooLong {
+        /// Its bytes.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// There is no memory for it.
+    NoRoom(Error),
     /// The body broke, or ended in a message.
     Cut(String),
 }
@@ -79,7 +89,7 @@ impl Message {
     /// `INVALID_INPUT` if it is longer than a prefix can say.
     pub(crate) fn framed(message: &impl prost::Message) -> Result<Self, Error> {
         let len = message.encoded_len();
-        let told = u32::try_from(len).map_err(|_| too_long(len, u32::MAX as usize))?;
+        let told = u32::try_from(len).map_err(|_| ReadError::TooLong { len, max: u32::MAX as usize }.of_client())?;
         let mut bytes = BytesMut::with_capacity(PREFIX + len);
         bytes.extend_from_slice(&[0]);
         bytes.extend_from_slice(&told.to_be_bytes());
@@ -198,7 +208,7 @@ where
 
     fn feed(&mut self, mut data: Bytes) -> Result<(), ReadError> {
         if let Some(partial) = &mut self.partial {
-            partial.feed(&mut data).map_err(ReadError::Refused)?;
+            partial.feed(&mut data)?;
             self.rest = data;
         } else if self.rest.is_empty() {
             self.rest = data;
@@ -217,12 +227,12 @@ where
         let Some(prefix) = self.rest.first_chunk::<PREFIX>().filter(|_| self.partial.is_none()) else {
             return Ok(None);
         };
-        let len = PREFIX + length(*prefix, self.max).map_err(ReadError::Refused)?;
+        let len = PREFIX + length(*prefix, self.max)?;
         if len <= self.rest.len() {
             return Ok(Some(self.rest.split_to(len).into()));
         }
         let mut partial = Partial::new(len, self.budget.charge());
-        partial.feed(&mut self.rest).map_err(ReadError::Refused)?;
+        partial.feed(&mut self.rest)?;
         self.partial = Some(partial);
         Ok(None)
     }
@@ -239,17 +249,13 @@ where
 }
 
 /// Bytes of the message that a prefix stands before.
-fn length(prefix: [u8; PREFIX], max: usize) -> Result<usize, Error> {
+pub(super) fn length(prefix: [u8; PREFIX], max: usize) -> Result<usize, ReadError> {
     let [flag, len @ ..] = prefix;
     if flag > 1 {
-        return Err(Error::invalid(format!("message has compressed-flag {flag}, expected 0 or 1")));
+        return Err(ReadError::Flag(flag));
     }
     let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
-    if len > max { Err(too_long(len, max)) } else { Ok(len) }
-}
-
-fn too_long(len: usize, max: usize) -> Error {
-    Error::invalid(format!("message has {len} bytes, the limit is {max}"))
+    if len > max { Err(ReadError::TooLong { len, max }) } else { Ok(len) }
 }
 
 // === impl ReadError ===
@@ -258,9 +264,27 @@ impl ReadError {
     /// What it is where the client should have sent the message.
     pub(crate) fn of_client(self) -> Error {
         match self {
-            Self::Refused(error) => error,
+            Self::Flag(flag) => Error::invalid(format!("message has compressed-flag {flag}, expected 0 or 1")),
+            Self::TooLong { len, max } => Error::invalid(format!("message has {len} bytes, the limit is {max}")),
+            Self::NoRoom(error) => error,
             Self::Cut(why) => Error::new(Code::Cancelled, format!("the client is gone: {why}")),
         }
+    }
+
+    /// What it means where a replica should have sent the message, of which nothing more is read. The client can do
+    /// nothing about it: what is too long is the handler's answer.
+    pub(crate) fn of_replica(self, replica: &str) -> Event {
+        let (code, what) = match self {
+            Self::Flag(flag) => (Code::Internal, format!("has compressed-flag {flag}, expected 0 or 1")),
+            Self::TooLong { len, max } => (Code::HandlerError, format!("has {len} bytes, the limit is {max}")),
+            Self::NoRoom(error) => return Event::Failed { error, emitted: true },
+            Self::Cut(why) => {
+                tracing::debug!(why, "an answer broke");
+                return Event::Broken { emitted: true };
+            }
+        };
+        let error = Error::new(code, format!("the answer of replica '{replica}' {what}"));
+        Event::Failed { error, emitted: true }
     }
 }
 
@@ -272,9 +296,9 @@ impl Partial {
     }
 
     /// Takes what belongs to this message from the front of `data`.
-    fn feed(&mut self, data: &mut Bytes) -> Result<(), Error> {
+    fn feed(&mut self, data: &mut Bytes) -> Result<(), ReadError> {
         let piece = data.split_to(self.missing.min(data.len()));
-        self.charge.grow(piece.len())?;
+        self.charge.grow(piece.len()).map_err(ReadError::NoRoom)?;
         self.missing -= piece.len();
         if piece.len() < SMALL {
             self.small.extend_from_slice(&piece);
@@ -328,10 +352,7 @@ mod tests {
     }
 
     fn why(frames: Vec<Bytes>, max: usize) -> String {
-        match read(frames, max, &Budget::of(100)).unwrap_err() {
-            ReadError::Refused(error) => error.message,
-            ReadError::Cut(why) => why,
-        }
+        read(frames, max, &Budget::of(100)).unwrap_err().of_client().message.replace("the client is gone: ", "")
     }
 
     #[test]
@@ -365,6 +386,20 @@ mod tests {
         for (budget, fits) in [(99, false), (100, true), (101, true)] {
             assert_eq!(read(split(), 1000, &Budget::of(budget)).is_ok(), fits, "{budget}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_no_fault_of_the_client() {
+        let told = |error: ReadError| match error.of_replica("a") {
+            Event::Failed { error, emitted: true } => (error.code, error.message),
+            event => panic!("{event:?}"),
+        };
+        let long = (Code::HandlerError, "the answer of replica 'a' has 101 bytes, the limit is 100".to_owned());
+        assert_eq!(told(ReadError::TooLong { len: 101, max: 100 }), long);
+        assert_eq!(told(ReadError::Flag(2)).0, Code::Internal);
+        let mut charge = Budget::of(1).charge();
+        assert_eq!(told(ReadError::NoRoom(charge.grow(2).unwrap_err())).0, Code::Overloaded);
+        assert_eq!(ReadError::Cut("early".into()).of_replica("a"), Event::Broken { emitted: true });
     }
 
     #[test]

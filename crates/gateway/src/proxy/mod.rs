@@ -22,6 +22,7 @@ mod headers;
 mod health;
 mod inquiry;
 mod message;
+mod passing;
 mod questions;
 mod relay;
 mod responses;

@@ -11,12 +11,14 @@ use http_body::{Body, Frame};
 
 use super::carry::{Begun, Rest};
 use super::flight::Flight;
+use super::passing::Passing;
 
 /// Nothing is read of the replica before the client has taken what was read: flow control goes through.
 pub(crate) struct Relay<R> {
     /// `None` once the trailers are written.
     flight: Option<Flight>,
     body: Rest,
+    passing: Passing,
     /// What is left of the request: to drop it would tell the client that it is not wanted.
     _request: R,
 }
@@ -24,10 +26,21 @@ pub(crate) struct Relay<R> {
 // === impl Relay ===
 
 impl<R> Relay<R> {
-    /// The body, and the headers before it.
-    pub(crate) fn of(begun: Begun, request: R) -> (HeaderMap, Self) {
+    /// The body, of one message of at most `max` bytes, and the headers before it.
+    pub(crate) fn of(begun: Begun, max: usize, request: R) -> (HeaderMap, Self) {
         let Begun { flight, headers, body } = begun;
-        (headers, Self { flight: Some(flight), body, _request: request })
+        (headers, Self { flight: Some(flight), body, passing: Passing::new(max), _request: request })
+    }
+
+    /// What is passed on, unless it is the beginning of a message that is too long.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.data_ref().map_or(Ok(()), |data| self.passing.look(data)) {
+            Ok(()) => Some(frame),
+            Err(error) => {
+                let event = error.of_replica(self.flight.as_ref()?.replica());
+                self.fail(event)
+            }
+        }
     }
 
     /// The end, by an event that the replica did not tell.
@@ -52,7 +65,7 @@ impl<R: Unpin> Body for Relay<R> {
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
                 Ok(trailers) => this.end(trailers),
-                Err(data) => Some(data),
+                Err(frame) => this.pass(frame),
             },
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "an answer broke");

@@ -12,7 +12,7 @@ use super::carry::{Begun, Rest};
 use super::failure::Refused;
 use super::flight::Flight;
 use super::front::Proxy;
-use super::message::{Message, Messages, ReadError};
+use super::message::{Message, Messages};
 
 /// What comes of a request: messages, then its end.
 #[derive(Debug)]
@@ -54,20 +54,17 @@ impl Responses {
             Poll::Ready(Ok(Some(message))) if self.compressed || !message.is_compressed() => {
                 return Poll::Ready(Some(Answer::Message(message)));
             }
-            Poll::Ready(Ok(Some(_))) => failed(Error::internal("a replica compressed its answer unasked")),
+            Poll::Ready(Ok(Some(_))) => {
+                let error = Error::internal("a replica compressed its answer unasked");
+                Event::Failed { error, emitted: true }
+            }
             Poll::Ready(Ok(None)) => match self.messages.take_trailers() {
                 Some(trailers) => {
                     return Poll::Ready(self.flight.take().map(|flight| Answer::Ended(flight.end(trailers))));
                 }
                 None => Event::Broken { emitted: true },
             },
-            Poll::Ready(Err(ReadError::Refused(error))) => {
-                failed(Error { message: format!("the answer of a replica: {}", error.message), ..error })
-            }
-            Poll::Ready(Err(ReadError::Cut(why))) => {
-                tracing::debug!(why, "an answer broke");
-                Event::Broken { emitted: true }
-            }
+            Poll::Ready(Err(error)) => error.of_replica(flight.replica()),
             Poll::Pending => {
                 ready!(flight.poll_late(cx));
                 Event::Late
@@ -75,10 +72,6 @@ impl Responses {
         };
         Poll::Ready(self.flight.take().map(|flight| Answer::Ended(Err(flight.fail(event)))))
     }
-}
-
-fn failed(error: Error) -> Event {
-    Event::Failed { error, emitted: true }
 }
 
 impl Stream for Responses {

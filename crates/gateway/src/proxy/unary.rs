@@ -33,7 +33,7 @@ pub(crate) async fn infer(proxy: &Arc<Proxy>, ask: Ask, request: Request<Incomin
     drop(head);
     let asked = Asked::read(proxy, ask, &call, headers, message)?;
     let begun: Begun = carry(proxy, &asked).await?;
-    let (headers, relay) = Relay::of(begun, messages);
+    let (headers, relay) = Relay::of(begun, proxy.limits.max_message, messages);
     let mut response = Response::new(boxed(relay));
     *response.headers_mut() = headers;
     Ok(response)

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
-use std::sync::{Arc, OnceLock};
 
 use anyserve_client::{Tls, TlsFault};
 use parking_lot::Mutex;
@@ -15,13 +14,7 @@ pub struct ReplicaTlsError(#[source] rustls::Error);
 
 /// The client's end of TLS, set up at once or, where the system says whom to believe, when the first replica needs it.
 #[derive(Debug)]
-pub(crate) struct Connectors {
-    tls: Tls,
-    made: OnceLock<Result<Made, String>>,
-}
-
-#[derive(Clone)]
-struct Made(TlsConnector);
+pub(crate) struct Connectors(Tls);
 
 /// Endpoints at which TLS failed, and on what: each is told once.
 #[derive(Debug, Default)]
@@ -34,31 +27,16 @@ const MAX_FAULTS: usize = 1024;
 
 impl Connectors {
     pub(crate) fn try_new(tls: Tls) -> Result<Self, ReplicaTlsError> {
-        let made = OnceLock::new();
-        if tls.ca.is_some() {
-            let connector = connector(&tls).map_err(ReplicaTlsError)?;
-            made.get_or_init(|| Ok(Made(connector)));
+        if tls.has_authorities() {
+            tls.config().map_err(ReplicaTlsError)?;
         }
-        Ok(Self { tls, made })
+        Ok(Self(tls))
     }
 
-    /// What connects. The error says why nothing can.
+    /// What connects, as TLS is to be talked now. The error says why nothing can.
     pub(crate) fn get(&self) -> Result<TlsConnector, String> {
-        let made = || connector(&self.tls).map(Made).map_err(|error| format!("TLS: {error}"));
-        self.made.get_or_init(made).clone().map(|made| made.0)
+        self.0.config().map(TlsConnector::from).map_err(|error| format!("TLS: {error}"))
     }
-}
-
-impl std::fmt::Debug for Made {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TlsConnector(..)")
-    }
-}
-
-fn connector(tls: &Tls) -> Result<TlsConnector, rustls::Error> {
-    let mut config = tls.config()?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config).into())
 }
 
 // === impl Faults ===

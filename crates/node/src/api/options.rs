@@ -23,6 +23,12 @@ pub struct ApiServerOptions {
     /// Authorities of etcd's certificate in PEM, for etcd+https:// [default: those of the system]
     #[arg(long, env = "ANYSERVE_STORE_CA")]
     pub store_ca: Option<PathBuf>,
+    /// Own certificate chain in PEM, for etcd that asks for one
+    #[arg(long, env = "ANYSERVE_STORE_CERT")]
+    pub store_cert: Option<PathBuf>,
+    /// Private key of --store-cert in PEM
+    #[arg(long, env = "ANYSERVE_STORE_KEY")]
+    pub store_key: Option<PathBuf>,
     /// Who gets a request: least-wait, bin-packing, sticky, prefix or round-robin [default: least-wait]
     #[arg(long, env = "ANYSERVE_POLICY")]
     pub policy: Option<String>,
@@ -93,6 +99,8 @@ impl ApiServerOptions {
             port: self.port.or(file.port),
             store: self.store.or(file.store),
             store_ca: self.store_ca.or(file.store_ca),
+            store_cert: self.store_cert.or(file.store_cert),
+            store_key: self.store_key.or(file.store_key),
             policy: self.policy.or(file.policy),
             cluster_token: self.cluster_token.or(file.cluster_token),
             lease_s: self.lease_s.or(file.lease_s),

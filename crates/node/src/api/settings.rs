@@ -1,7 +1,6 @@
 //! What is done by an API server: every option checked, every default filled in.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +12,7 @@ use anyserve_server::{AdminToken, ServerConfig};
 
 use super::ApiServerOptions;
 use super::threads::as_many_as_cores;
-use crate::client_tls::ClientFiles;
+use crate::client_tls::{ClientFiles, ClientTls};
 use crate::settings::{address, limits, log_level, seconds, threads, tls};
 
 /// An API server's settings.
@@ -30,6 +29,10 @@ pub(crate) struct ApiServerSettings {
     pub(crate) server: ServerConfig,
     /// What answers on it.
     pub(crate) gateway: GatewayConfig,
+    /// How to talk TLS with replicas.
+    pub(crate) replica_tls: ClientTls,
+    /// How to talk TLS with the store.
+    pub(crate) store_tls: ClientTls,
 }
 
 // === impl ApiServerSettings ===
@@ -41,15 +44,18 @@ impl ApiServerSettings {
     /// What is wrong and how to mend it, for the person who gave them.
     pub(crate) fn try_new(options: ApiServerOptions) -> Result<Self> {
         let options = options.with_file()?;
+        let (replica_tls, store_tls) = (replica_tls(&options)?, store_tls(&options)?);
         Ok(Self {
             address: address(options.host.as_deref().unwrap_or("127.0.0.1"), options.port.unwrap_or(8080))?,
             threads: options.threads.map_or_else(|| Ok(as_many_as_cores()), threads)?,
             log_level: log_level(options.log_level.as_deref().unwrap_or("info"))?,
             registry: registry(&options)?,
             policy: policy(options.policy.as_deref().unwrap_or("least-wait"))?,
-            store: store(&options)?,
+            store: store(&options, &store_tls)?,
             server: server(&options)?,
-            gateway: gateway(&options)?,
+            gateway: gateway(&options, &replica_tls)?,
+            replica_tls,
+            store_tls,
         })
     }
 }
@@ -85,14 +91,26 @@ fn policy(name: &str) -> Result<Box<dyn Policy>> {
     found.with_context(|| format!("--policy is '{name}', it takes one of {names}"))
 }
 
-fn store(options: &ApiServerOptions) -> Result<StoreConfig> {
+fn store(options: &ApiServerOptions, tls: &ClientTls) -> Result<StoreConfig> {
     let mut store = options.store.as_deref().unwrap_or("memory").parse().context("--store")?;
-    let ca = options.store_ca.as_deref().map(|path| pem("--store-ca", path)).transpose()?;
     match &mut store {
-        StoreConfig::Etcd(etcd) => etcd.tls.ca = ca,
-        StoreConfig::Memory => ensure!(ca.is_none(), "--store-ca is given, and --store is memory"),
+        StoreConfig::Etcd(etcd) => etcd.tls = tls.tls().clone(),
+        StoreConfig::Memory => ensure!(
+            tls.files().is_empty(),
+            "--store is memory, and --store-ca, --store-cert and --store-key are for etcd"
+        ),
     }
     Ok(store)
+}
+
+fn store_tls(options: &ApiServerOptions) -> Result<ClientTls> {
+    let (ca, certificate, key) = (options.store_ca.clone(), options.store_cert.clone(), options.store_key.clone());
+    ClientFiles { ca, certificate, key }.read("--store")
+}
+
+fn replica_tls(options: &ApiServerOptions) -> Result<ClientTls> {
+    let (ca, certificate) = (options.replica_ca.clone(), options.replica_cert.clone());
+    ClientFiles { ca, certificate, key: options.replica_key.clone() }.read("--replica")
 }
 
 fn server(options: &ApiServerOptions) -> Result<ServerConfig> {
@@ -101,26 +119,17 @@ fn server(options: &ApiServerOptions) -> Result<ServerConfig> {
     Ok(ServerConfig { limits: limits(options.max_message_mb)?, tls, grace, ..ServerConfig::default() })
 }
 
-fn gateway(options: &ApiServerOptions) -> Result<GatewayConfig> {
+fn gateway(options: &ApiServerOptions, tls: &ClientTls) -> Result<GatewayConfig> {
     let cluster_token = options.cluster_token.clone();
     cluster_token.as_ref().map(AdminToken::check).transpose().context("--cluster-token")?;
-    let files = ClientFiles {
-        ca: options.replica_ca.clone(),
-        certificate: options.replica_cert.clone(),
-        key: options.replica_key.clone(),
-    };
     let default = ProxyConfig::default();
     let proxy = ProxyConfig {
         limits: limits(options.max_message_mb)?,
         server_id: options.server_id.clone().unwrap_or_else(|| default.server_id.clone()),
-        replicas: ReplicasConfig { tls: files.read("--replica")?, ..ReplicasConfig::default() },
+        replicas: ReplicasConfig { tls: tls.tls().clone(), ..ReplicasConfig::default() },
         ..default
     };
     Ok(GatewayConfig { proxy, cluster_token, ..GatewayConfig::default() })
-}
-
-fn pem(flag: &str, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("{flag} {} cannot be read", path.display()))
 }
 
 #[cfg(test)]
@@ -157,7 +166,8 @@ mod tests {
     fn every_value_out_of_range_is_named_with_its_range() {
         for (options, part) in [
             (ApiServerOptions { store: Some("redis://x".into()), ..none() }, "--store: a store is memory, or etcd://"),
-            (ApiServerOptions { store_ca: Some("x".into()), ..none() }, "--store-ca x cannot be read"),
+            (ApiServerOptions { store_ca: Some("x".into()), ..none() }, "--store-ca: x cannot be read"),
+            (ApiServerOptions { store_key: Some("k".into()), ..none() }, "--store-key needs --store-cert too"),
             (
                 ApiServerOptions { policy: Some("best".into()), ..none() },
                 "--policy is 'best', it takes one of least-wait",

@@ -104,7 +104,7 @@ impl Encoder {
         if len <= max {
             return Ok(());
         }
-        Err(Error::new(Code::Internal, format!("response of model '{model}' has {len} bytes, the limit is {max}")))
+        Err(Error::new(Code::HandlerError, format!("response of model '{model}' has {len} bytes, the limit is {max}")))
     }
 
     fn compressed(&self, message: Chunks, out: &mut Chunks) {
@@ -329,7 +329,7 @@ mod tests {
             encoder.response(response(), &mut Chunks::default())
         };
         assert!(try_with(len + 1).is_ok() && try_with(len).is_ok());
-        assert_eq!(try_with(len - 1).unwrap_err().code, Code::Internal);
+        assert_eq!(try_with(len - 1).unwrap_err().code, Code::HandlerError);
     }
 
     proptest! {

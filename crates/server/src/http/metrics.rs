@@ -17,6 +17,6 @@ pub(super) fn router<S: Upstream>(app: &Weak<App<S>>) -> Router {
 
 fn scrape<S: Upstream>(app: &App<S>) -> Response {
     let draining = app.draining(&app.upstream.catalog());
-    let text = metrics::text(&app.metrics, app.upstream.snapshot(), draining);
+    let text = metrics::text(&app.metrics, app.upstream.snapshot(), app.certificates.clone(), draining);
     ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
 }

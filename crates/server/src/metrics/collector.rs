@@ -8,19 +8,20 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::encode::{Row, counter, counters, gauge, gauges, page};
-use super::{Metrics, ModelMetrics};
+use super::{CertificateDates, Metrics, ModelMetrics};
 
 /// Everything one scrape shows.
 #[derive(Debug)]
 struct Scrape {
     models: Vec<std::sync::Arc<ModelMetrics>>,
     inside: Snapshot,
+    certificates: CertificateDates,
     draining: bool,
 }
 
 /// The metrics in `OpenMetrics` text.
-pub(crate) fn text(metrics: &Metrics, inside: Snapshot, draining: bool) -> String {
-    page(Scrape { models: metrics.all(), inside, draining })
+pub(crate) fn text(metrics: &Metrics, inside: Snapshot, certificates: CertificateDates, draining: bool) -> String {
+    page(Scrape { models: metrics.all(), inside, certificates, draining })
 }
 
 impl prometheus_client::collector::Collector for Scrape {
@@ -30,6 +31,7 @@ impl prometheus_client::collector::Collector for Scrape {
         self.inside(&mut encoder)?;
         self.capabilities(&mut encoder)?;
         self.dispatch(&mut encoder)?;
+        self.certificates.encode(&mut encoder)?;
         self.inside.objects.as_ref().map_or(Ok(()), |store| objects(store, &mut encoder))
     }
 }
@@ -166,7 +168,10 @@ mod tests {
                 kept: vec![("worker-0".into(), 16)],
             }),
         };
-        let text = text(&metrics, inside, true);
+        let certificates = CertificateDates::default();
+        certificates.put("/a/b.pem".as_ref(), Some(17));
+        certificates.put("/a/b.key".as_ref(), None);
+        let text = text(&metrics, inside, certificates, true);
         for line in [
             r#"anyserve_requests_total{model="unknown",code="NO_CAPABILITY"} 1"#,
             r#"anyserve_requests_in_flight{model="unknown"} 0"#,
@@ -191,6 +196,7 @@ mod tests {
             "anyserve_object_store_tensors 14",
             "anyserve_object_store_evictions_total 15",
             r#"anyserve_object_store_kept{worker="worker-0"} 16"#,
+            r#"anyserve_tls_certificate_expiry_timestamp_seconds{file="/a/b.pem"} 17"#,
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

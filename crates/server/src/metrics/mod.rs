@@ -1,5 +1,6 @@
 //! Counting requests. A request costs one lookup by name and a few atomic additions; the text is made when asked for.
 
+mod certificates;
 mod collector;
 pub mod encode;
 mod histogram;
@@ -14,6 +15,7 @@ use parking_lot::RwLock;
 
 use histogram::Histogram;
 
+pub use certificates::CertificateDates;
 pub(crate) use collector::text;
 
 /// The label of requests for models that nobody has.
