@@ -37,8 +37,10 @@ impl Flows {
         self.open.lock().insert(id, Flow { window, cancelled: false, awaited: false });
     }
 
+    /// The stream is over. Whoever waits for its window finds it cancelled.
     pub(super) fn close(&self, id: u64) {
         self.open.lock().remove(&id);
+        self.changed.notify_all();
     }
 
     /// Takes a chunk's bytes off the window. It may go below zero, by one chunk.
