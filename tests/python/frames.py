@@ -26,6 +26,8 @@ NOT_STARTED = 2
 SLOTS = 4096
 OFFERED, STARTED, RECALLED = 1, 2, 3
 WATCHDOG_S = 30.0
+# Cells of an object plane's directory, and its bytes: a page of the largest size.
+ENTRIES, DIRECTORY = 1024, 64 << 10
 
 KINDS = (
     "", "Hello", "Welcome", "Ready", "Request", "Chunk", "Done", "Failed", "Cancel", "Credit", "Drain", "Ping", "Pong",
@@ -308,6 +310,7 @@ class FakeRuntime:
         group: the worker group that the worker belongs to; ``None`` does not say.
         ready: whether to wait until the worker is ready.
         environment: variables of the worker.
+        arena: bytes of an object plane that nothing is in; with 0 there is none.
     """
 
     def __init__(
@@ -320,6 +323,7 @@ class FakeRuntime:
         group: str | None = None,
         ready: bool = True,
         environment: dict[str, str] | None = None,
+        arena: int = 0,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="anyserve-test-")
         self.folder = Path(self._folder.name)
@@ -337,7 +341,8 @@ class FakeRuntime:
         if welcome:
             self.hello = self.expect("Hello")
             meta = {"max_meta": 1 << 20, "max_body": 1 << 26, "stream_window": window}
-            self.send(Frame("Welcome", 0, 0, meta | {"slots": str(self.folder / "slots")}))
+            plane = {"plane": self._make_plane(arena)} if arena else {}
+            self.send(Frame("Welcome", 0, 0, meta | {"slots": str(self.folder / "slots")} | plane))
             if ready:
                 self.expect("Ready")
 
@@ -346,6 +351,14 @@ class FakeRuntime:
         path.write_bytes(bytes(8 * SLOTS))
         with path.open("r+b") as file:
             return mmap.mmap(file.fileno(), 8 * SLOTS)
+
+    def _make_plane(self, arena: int) -> dict[str, Any]:
+        segment, pins = self.folder / "segment", self.folder / "pins"
+        for path, size in ((segment, DIRECTORY + arena), (pins, DIRECTORY)):
+            with path.open("wb") as file:
+                file.truncate(size)
+        meta = {"store": 1, "segment": str(segment), "pins": str(pins), "entries": ENTRIES, "capacity": arena}
+        return meta | {"threshold": 1 << 12, "epoch_ns": 0}
 
     def _spawn(self, target: str, path: str, group: str | None, variables: dict[str, str]) -> subprocess.Popen[str]:
         places = [path, *sys.path]
@@ -401,6 +414,13 @@ class FakeRuntime:
         assert frame.kind == kind, frame
         assert number is None or frame.id == number, frame
         return frame
+
+    def grant(self, offset: int) -> Frame:
+        """Answer the next frame, which must ask for room in the arena, with room that begins there."""
+        put = self.expect("Put")
+        granted = {"object": {"index": put.id, "generation": put.id}, "offset": offset, "len": put.meta["len"]}
+        self.send(Frame("View", put.id, 0, granted))
+        return put
 
     def frames_before_pong(self, number: int = 1 << 40) -> list[Frame]:
         """Everything that the worker sends before it answers a ping: what it would have sent, it had sent by then."""

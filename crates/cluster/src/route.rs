@@ -149,6 +149,16 @@ enum State {
     Over,
 }
 
+/// What an event leads to.
+enum Next {
+    /// The replica that was asked gets the request.
+    Send(Pick),
+    /// Another replica is looked for.
+    Choose,
+    /// Nothing more.
+    End(Result<(), Error>),
+}
+
 // === impl State ===
 
 impl State {
@@ -204,46 +214,65 @@ impl Route {
         policy: &dyn Policy,
         now: Instant,
     ) -> Result<Step, UnexpectedEvent> {
-        let end = match (self.state.clone(), event) {
-            (State::Asking(pick), Event::Can) => {
-                registry.reached(&pick);
-                return Ok(self.send(pick, registry, policy, now));
-            }
-            (State::Asking(pick), Event::Cannot) => self.denied(&pick, registry),
-            (State::Asking(pick), Event::Unreached | Event::Broken { .. }) => self.unreached(&pick, registry, now),
-            (State::Sending(pick), Event::Unreached) => {
-                self.attempts -= 1;
-                registry.finished(&pick);
-                self.unreached(&pick, registry, now)
-            }
-            (State::Sending(pick), Event::Answered) => {
-                ended(&pick, registry);
-                Some(Ok(()))
-            }
-            (State::Sending(pick), Event::Failed { error, emitted }) => {
-                ended(&pick, registry);
-                self.failed(&pick, error, emitted, registry)
-            }
-            (State::Sending(pick), Event::HandedBack(query)) => {
-                ended(&pick, registry);
-                self.handed_back(&pick, query, registry)
-            }
-            (State::Sending(pick), Event::Broken { emitted }) => {
-                registry.finished(&pick);
-                registry.eject(pick.handle, now);
-                self.broken(&pick, emitted)
-            }
-            (State::Asking(_), Event::Left) => Some(Err(left())),
-            (State::Asking(_), Event::Late) => Some(Err(self.late())),
-            (State::Sending(pick), event @ (Event::Left | Event::Late)) => {
-                registry.finished(&pick);
-                Some(Err(if event == Event::Left { left() } else { self.late() }))
-            }
+        let next = match (self.state.clone(), event) {
+            (State::Asking(pick), event) => self.asked(pick, event, registry, now)?,
+            (State::Sending(pick), event) => self.sent(&pick, event, registry, now)?,
             (state, event) => return Err(UnexpectedEvent { state: state.name(), event }),
         };
-        Ok(match end {
-            Some(end) => self.over(end),
-            None => self.choose(registry, policy, now),
+        Ok(match next {
+            Next::Send(pick) => self.send(pick, registry, policy, now),
+            Next::Choose => self.choose(registry, policy, now),
+            Next::End(end) => self.over(end),
+        })
+    }
+
+    /// What comes after an event while a replica is asked.
+    fn asked(
+        &mut self,
+        pick: Pick,
+        event: Event,
+        registry: &mut Registry,
+        now: Instant,
+    ) -> Result<Next, UnexpectedEvent> {
+        Ok(match event {
+            Event::Can => {
+                registry.reached(&pick);
+                Next::Send(pick)
+            }
+            Event::Cannot => self.denied(&pick, registry),
+            Event::Unreached | Event::Broken { .. } => self.unreached(&pick, registry, now),
+            Event::Left => Next::End(Err(left())),
+            Event::Late => Next::End(Err(self.late())),
+            event => return Err(UnexpectedEvent { state: self.state.name(), event }),
+        })
+    }
+
+    /// What comes after an event while a replica has the request.
+    fn sent(
+        &mut self,
+        pick: &Pick,
+        event: Event,
+        registry: &mut Registry,
+        now: Instant,
+    ) -> Result<Next, UnexpectedEvent> {
+        Ok(match event {
+            Event::Answered => {
+                answered(pick, registry);
+                Next::End(Ok(()))
+            }
+            Event::Failed { error, emitted } => self.failed(pick, error, emitted, registry),
+            Event::HandedBack(query) => self.handed_back(pick, query, registry),
+            Event::Unreached => {
+                self.attempts -= 1;
+                registry.finished(pick);
+                self.unreached(pick, registry, now)
+            }
+            Event::Broken { emitted } => self.broken(pick, emitted, registry, now),
+            Event::Left | Event::Late => {
+                registry.finished(pick);
+                Next::End(Err(if event == Event::Left { left() } else { self.late() }))
+            }
+            event => return Err(UnexpectedEvent { state: self.state.name(), event }),
         })
     }
 
@@ -339,68 +368,66 @@ impl Route {
         })
     }
 
-    fn unreached(&mut self, pick: &Pick, registry: &mut Registry, now: Instant) -> Option<Result<(), Error>> {
+    fn unreached(&mut self, pick: &Pick, registry: &mut Registry, now: Instant) -> Next {
         registry.eject(pick.handle, now);
         self.unreached += 1;
         self.avoid.push(Arc::clone(&pick.id));
         if pick.claim.is_none() && self.promises < PROMISES {
             self.promised = false;
         }
-        None
+        Next::Choose
     }
 
-    fn denied(&mut self, pick: &Pick, registry: &mut Registry) -> Option<Result<(), Error>> {
+    fn denied(&mut self, pick: &Pick, registry: &mut Registry) -> Next {
         registry.reached(pick);
         registry.deny(pick);
         self.avoid.push(Arc::clone(&pick.id));
-        None
+        Next::Choose
     }
 
     /// An error is the request's end, unless it says that the replica did not begin it.
-    fn failed(
-        &mut self,
-        pick: &Pick,
-        error: Error,
-        emitted: bool,
-        registry: &mut Registry,
-    ) -> Option<Result<(), Error>> {
+    fn failed(&mut self, pick: &Pick, error: Error, emitted: bool, registry: &mut Registry) -> Next {
+        answered(pick, registry);
         match error.code {
             Code::NoCapability => registry.deny(pick),
             Code::Draining => registry.drain(pick),
             Code::Overloaded => registry.saturate(pick),
             Code::Starting => {}
-            _ => return Some(Err(error)),
+            _ => return Next::End(Err(error)),
         }
         if emitted {
-            return Some(Err(error));
+            return Next::End(Err(error));
         }
         self.avoid.push(Arc::clone(&pick.id));
         self.refused = Some(error);
-        None
+        Next::Choose
     }
 
-    fn handed_back(&mut self, pick: &Pick, query: Query, registry: &mut Registry) -> Option<Result<(), Error>> {
+    fn handed_back(&mut self, pick: &Pick, query: Query, registry: &mut Registry) -> Next {
+        answered(pick, registry);
         registry.deny(pick);
         if self.delegations.max(self.attempts - 1) > 0 {
-            return Some(Err(self.handed_on_already(&pick.id)));
+            return Next::End(Err(self.handed_on_already(&pick.id)));
         }
         self.delegations += 1;
         self.avoid.push(Arc::clone(&pick.id));
         if query != self.query {
             self.original = Some(std::mem::replace(&mut self.query, query));
         }
-        None
+        Next::Choose
     }
 
-    fn broken(&mut self, pick: &Pick, emitted: bool) -> Option<Result<(), Error>> {
+    fn broken(&mut self, pick: &Pick, emitted: bool, registry: &mut Registry, now: Instant) -> Next {
+        registry.finished(pick);
+        registry.eject(pick.handle, now);
         let again = pick.claim.is_some_and(|claim| claim.idempotent);
         self.avoid.push(Arc::clone(&pick.id));
         let error = Error::new(Code::WorkerLost, format!("the connection to replica '{}' broke", pick.id));
         if emitted || !again {
-            return Some(Err(error));
+            return Next::End(Err(error));
         }
         self.refused = Some(error);
-        None
+        Next::Choose
     }
 
     fn over(&mut self, end: Result<(), Error>) -> Step {
@@ -428,8 +455,8 @@ impl Route {
     }
 }
 
-/// A pick answered, whatever it said.
-fn ended(pick: &Pick, registry: &mut Registry) {
+/// A pick that the request was sent to answered, whatever it said.
+fn answered(pick: &Pick, registry: &mut Registry) {
     registry.finished(pick);
     registry.reached(pick);
 }

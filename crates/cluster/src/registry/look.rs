@@ -6,14 +6,39 @@ use std::time::{Duration, Instant};
 use anyserve_core::{Capability, Query, Upgrades};
 
 use super::choose::UP;
-use super::{Registry, ReplicaView};
+use super::{Handle, Registry};
 use crate::index::wide;
 use crate::list::List;
 use crate::policy::{Keys, Policy};
-use crate::{Load, Standing};
+use crate::{Health, Load, Standing};
 
 /// Equally specific capabilities of which somebody is looked for who has one, at most.
 const LOOKED_AT: usize = 64;
+
+/// What is known of a replica at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// For what is seen of it.
+    pub handle: Handle,
+    /// Its name.
+    pub id: Arc<str>,
+    /// Its start.
+    pub epoch: u64,
+    /// Where it takes requests.
+    pub endpoint: Arc<str>,
+    /// It takes no more requests.
+    pub draining: bool,
+    /// How fit it is.
+    pub health: Health,
+    /// Why it could not be reached last, where that is known and it is not up.
+    pub trouble: Option<Arc<str>>,
+    /// Another API server hears it, and it is known through the store.
+    pub adopted: bool,
+    /// When it is believed to be gone.
+    pub lease_until: Instant,
+    /// How many capabilities it has.
+    pub capabilities: usize,
+}
 
 /// One capability of a replica, as it is known now.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +86,26 @@ pub struct Resolved {
 // === impl Registry ===
 
 impl Registry {
+    /// What is known of a replica.
+    pub fn view(&self, id: &str) -> Option<ReplicaView> {
+        self.slots.get(id).map(|slot| self.view_of(*slot))
+    }
+
+    /// What is known of everybody, in no order.
+    pub fn views(&self) -> impl Iterator<Item = ReplicaView> {
+        self.slots.values().map(|slot| self.view_of(*slot))
+    }
+
+    /// The different capabilities that are registered, in no order, each with whether a worker somewhere can take a
+    /// request for it.
+    pub fn offered(&self) -> impl Iterator<Item = (&Arc<Capability>, bool)> {
+        let warm = |number| {
+            let somebody = |standing| self.holders.list(number, standing).is_some();
+            somebody(Standing::Ready) || somebody(Standing::Saturated)
+        };
+        self.index.iter().map(move |(number, capability)| (capability, warm(number)))
+    }
+
     /// The capabilities of a replica, in the order of its announcement; none of one that is not there.
     pub fn offers(&self, id: &str) -> Vec<OfferView> {
         let Some(slot) = self.slots.get(id) else { return Vec::new() };
@@ -148,5 +193,21 @@ impl Registry {
         self.expire(now);
         let (pick, upgrade) = self.promising(query, &[], policy, keys, true)?;
         Some(Resolved { replica: self.view_of(pick.handle.slot), capability: None, upgrade })
+    }
+
+    pub(super) fn view_of(&self, slot: u32) -> ReplicaView {
+        let known = &self.replicas[wide(slot)];
+        ReplicaView {
+            handle: self.handle(slot),
+            id: Arc::clone(&known.id),
+            epoch: known.epoch,
+            endpoint: Arc::clone(&known.endpoint),
+            draining: known.draining,
+            health: known.health,
+            trouble: known.trouble.clone(),
+            adopted: known.adopted,
+            lease_until: known.lease_until,
+            capabilities: known.offers.len(),
+        }
     }
 }

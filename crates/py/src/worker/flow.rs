@@ -39,6 +39,7 @@ impl Flows {
         self.open.lock().insert(id, Flow { window, cancelled: false, awaited: false, changed: Arc::default() });
     }
 
+    /// The stream is over. Whoever waits for its window finds it cancelled.
     pub(super) fn close(&self, id: u64) {
         if let Some(flow) = self.open.lock().remove(&id) {
             flow.changed.notify_all();

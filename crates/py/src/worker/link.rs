@@ -54,13 +54,18 @@ impl Link {
     /// Appends a frame without a body, and sends it with whatever is pending. Needs no interpreter.
     pub(super) fn send_detached(&self, frame: &Frame) {
         let mut outbox = self.outbox.lock();
-        outbox.push(&Outgoing::new(frame.kind, frame.flags, frame.id, &frame.meta, Vec::new()));
+        outbox.push(&bodiless(frame));
         outbox.flush();
     }
 
-    /// Appends a frame without a body, which leaves with whatever is sent next.
+    /// Appends a frame without a body, which leaves with whatever is sent next; for a thread without the interpreter's lock.
     pub(super) fn push_detached(&self, frame: &Frame) {
-        self.outbox.lock().push(&Outgoing::new(frame.kind, frame.flags, frame.id, &frame.meta, Vec::new()));
+        self.outbox.lock().push(&bodiless(frame));
+    }
+
+    /// The same for a thread with the interpreter's lock, and with no other.
+    pub(super) fn push_frame(&self, py: Python<'_>, frame: &Frame) {
+        self.outbox(py).push(&bodiless(frame));
     }
 
     /// Appends frames, which leave together; with a large body among them at once, with the interpreter's lock released.
@@ -119,6 +124,10 @@ impl Link {
             py.detach(|| drop(self.outbox.lock()));
         }
     }
+}
+
+fn bodiless(frame: &Frame) -> Outgoing<'_> {
+    Outgoing::new(frame.kind, frame.flags, frame.id, &frame.meta, Vec::new())
 }
 
 fn attach(plane: &message::Plane) -> io::Result<Arc<Attached>> {

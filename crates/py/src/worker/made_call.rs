@@ -145,7 +145,7 @@ impl MadeCall {
         match self.session.next_result(py, self.id) {
             Ok(outcome) => outcome_into_py(py, outcome),
             Err(interrupted) => {
-                self.give_up();
+                self.give_up(py);
                 Err(interrupted)
             }
         }
@@ -169,7 +169,7 @@ impl MadeCall {
 
     /// Gives the call up, if it is not over. Who waits for a result gets the end.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        self.give_up();
+        self.give_up(py);
         let bridge = self.session.router().and_then(|router| router.bridge(py));
         bridge.map_or(Ok(()), |bridge| bridge.get().deliver_result(py, self.id))
     }
@@ -178,17 +178,16 @@ impl MadeCall {
 // === impl MadeCall ===
 
 impl MadeCall {
-    fn give_up(&self) {
+    fn give_up(&self, py: Python<'_>) {
         if self.session.made.close(self.id) {
-            let link = &self.session.link;
-            link.push_detached(&Frame::bare(Kind::Cancel, self.id));
-            link.flush_detached();
+            self.session.link.push_frame(py, &Frame::bare(Kind::Cancel, self.id));
+            self.session.link.flush(py);
         }
     }
 }
 
 impl Drop for MadeCall {
     fn drop(&mut self) {
-        self.give_up();
+        Python::try_attach(|py| self.give_up(py));
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! A handler with `max_batch_size` is called once for all requests of a batch (`batch.rs`).
 //!
-//! No lock of ours is held while Python's is asked for, so the two can be taken in the other order.
+//! No lock of ours is held while Python's is asked for, so the two can be taken in the other order. Only the outbox's and
+//! the inbox's are held while the runtime is waited for: Python's is let go before they are.
 
 mod ahead;
 mod asks;
@@ -30,6 +31,7 @@ mod objects;
 mod outbox;
 mod places;
 mod reply;
+mod rooms;
 mod router;
 mod run;
 mod serial;

@@ -75,10 +75,16 @@ fn next(py: Python<'_>, session: &Session, watch: &Watch) -> PyResult<Next> {
         session.link.flush(py);
         watch.rest();
         // After a signal to drain, what the runtime had sent before it is in the socket and is still served.
-        let flags = if session.is_draining() { RecvFlags::DONTWAIT } else { RecvFlags::empty() };
-        if let Received::Nothing = py.detach(|| session.receive(flags)) {
+        let draining = session.is_draining();
+        let received = py.detach(|| {
+            if draining {
+                return session.receive(RecvFlags::DONTWAIT);
+            }
+            session.receive_unless(|| session.has_news(), RecvFlags::empty())
+        });
+        if let Received::Nothing = received {
             py.check_signals()?;
-            if flags.contains(RecvFlags::DONTWAIT) && session.leave(py) {
+            if draining && session.leave(py) {
                 return Ok(Next::Stop);
             }
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyserve_core::{Code, Error};
-use anyserve_shm::{BlockId, Extent, SLOTS};
+use anyserve_shm::SLOTS;
 use anyserve_wire::{Frame, Kind, message};
 use parking_lot::Mutex;
 use prost::Message;
@@ -22,6 +22,7 @@ use super::inbox::{Inbox, Order, Received, Violation, Work};
 use super::life::{Phase, Phases};
 use super::link::Link;
 use super::made::{Made, Next, Outcome};
+use super::rooms::releases;
 use super::router::{Event, Router};
 use super::table::Row;
 use crate::errors::to_py;
@@ -31,10 +32,10 @@ pub(super) struct Session {
     pub(super) link: Link,
     pub(super) rows: Vec<Row>,
     pub(super) flows: Flows,
-    asks: Arc<Asks>,
+    pub(super) asks: Arc<Asks>,
     /// The calls that handlers have open.
     pub(super) made: Made,
-    ahead: Mutex<Ahead>,
+    pub(super) ahead: Mutex<Ahead>,
     inbox: Mutex<Inbox>,
     /// What waits for the one thread of a serial worker.
     queue: Mutex<VecDeque<Work>>,
@@ -79,10 +80,28 @@ impl Session {
         self.queue.lock().pop_front()
     }
 
+    /// Whether that thread has something else to do than to read.
+    pub(super) fn has_news(&self) -> bool {
+        !self.queue.lock().is_empty() || self.has_ended() || self.is_due() || self.is_draining()
+    }
+
     /// Reads once and hands out what came. Ends the process if the runtime broke a rule, or left requests behind.
     pub(super) fn receive(&self, flags: RecvFlags) -> Received {
-        let mut inbox = self.inbox.lock();
-        self.receive_into(&mut inbox, flags)
+        self.receive_unless(|| false, flags)
+    }
+
+    /// The same, unless what this thread waits for has come by the time that it may read: another one may have read it, and
+    /// nobody would send another byte. Nor does it wait for one that reads on.
+    pub(super) fn receive_unless(&self, has_come: impl Fn() -> bool, flags: RecvFlags) -> Received {
+        loop {
+            let inbox = self.inbox.try_lock_for(PATIENCE);
+            if has_come() {
+                return Received::Bytes;
+            }
+            if let Some(mut inbox) = inbox {
+                return self.receive_into(&mut inbox, flags);
+            }
+        }
     }
 
     /// The same, unless another thread is reading.
@@ -150,7 +169,8 @@ impl Session {
         }
         // Nobody else reads the socket: the credit comes only if this thread does.
         while self.flows.room(id) == Room::Full {
-            if let Received::Nothing = py.detach(|| self.receive(RecvFlags::empty())) {
+            let has_come = || self.flows.room(id) != Room::Full;
+            if let Received::Nothing = py.detach(|| self.receive_unless(has_come, RecvFlags::empty())) {
                 py.check_signals()?;
             }
         }
@@ -170,8 +190,8 @@ impl Session {
         self.finish(py, &ask)
     }
 
-    /// Waits for the answer to something that was asked.
-    fn finish(&self, py: Python<'_>, ask: &Ask) -> PyResult<message::View> {
+    /// Waits for the answer to something that was asked, and may not have been sent yet.
+    pub(super) fn finish(&self, py: Python<'_>, ask: &Ask) -> PyResult<message::View> {
         loop {
             if let Some(view) = ask.take() {
                 return Ok(view);
@@ -180,6 +200,7 @@ impl Session {
                 return Err(to_py(py, &Error::new(Code::Unavailable, "the replica's runtime has gone")));
             }
             py.check_signals()?;
+            self.link.flush(py);
             py.detach(|| self.listen_for(ask));
         }
     }
@@ -215,46 +236,8 @@ impl Session {
     /// Lets the runtime send more results of a call.
     pub(super) fn give_credit(&self, py: Python<'_>, call: u64, credit: Option<u64>) {
         if let Some(bytes) = credit {
-            self.link.push_detached(&Frame::with_meta(Kind::Credit, call, &message::Credit { bytes }));
+            self.link.push_frame(py, &Frame::with_meta(Kind::Credit, call, &message::Credit { bytes }));
             self.link.flush(py);
-        }
-    }
-
-    /// A block of the arena to write to, of `len` bytes or some more; the runtime's reason if there is none.
-    pub(super) fn room(&self, py: Python<'_>, len: u64) -> PyResult<Result<Extent, Error>> {
-        let ahead = self.ahead.lock().take(len);
-        let early = ahead.map(|ask| self.finish(py, &ask)).transpose()?.and_then(|view| room_of(&view));
-        let room = match early {
-            Some(room) => Ok(room),
-            None => self.room_now(py, len)?,
-        };
-        self.ask_ahead(len);
-        Ok(room)
-    }
-
-    fn room_now(&self, py: Python<'_>, len: u64) -> PyResult<Result<Extent, Error>> {
-        self.give_back(self.asks.take_unclaimed());
-        let view = self.ask(py, Kind::Put, &message::Put { len, ahead: false })?;
-        Ok(match view.failed {
-            Some(failed) => Err(failed.into()),
-            None => room_of(&view).ok_or_else(|| Error::internal("the runtime granted no block")),
-        })
-    }
-
-    /// Asks for the next room, if it is likely to be as this one. It leaves with whatever is sent next.
-    fn ask_ahead(&self, len: u64) {
-        let mut ahead = self.ahead.lock();
-        for _ in 0..ahead.wanted(len) {
-            let ask = self.asks.begin();
-            self.link.push_detached(&Frame::with_meta(Kind::Put, ask.id, &message::Put { len, ahead: true }));
-            ahead.asked(ask, len);
-        }
-    }
-
-    fn give_back(&self, views: impl IntoIterator<Item = message::View>) {
-        for Extent { block: BlockId { index, generation }, .. } in views.into_iter().filter_map(|view| room_of(&view)) {
-            let release = message::Release { block: Some(message::Block { index, generation }), ..Default::default() };
-            self.link.push_detached(&Frame::with_meta(Kind::Release, 0, &release));
         }
     }
 
@@ -286,7 +269,7 @@ impl Session {
     }
 
     fn answered(&self, id: u64, view: message::View) {
-        self.give_back(self.asks.answer(id, view));
+        releases(self.asks.answer(id, view)).for_each(|release| self.link.push_detached(&release));
     }
 
     fn receive_into(&self, inbox: &mut Inbox, flags: RecvFlags) -> Received {
@@ -382,13 +365,6 @@ impl Session {
 
 /// How long a thread waits for another one to read its answer, before it looks whether it has to read itself.
 const PATIENCE: Duration = Duration::from_millis(20);
-
-/// The block that was granted, if one was.
-fn room_of(view: &message::View) -> Option<Extent> {
-    let message::ObjectId { index, generation, .. } = view.object?;
-    let block = BlockId { index, generation };
-    (view.len > 0).then_some(Extent { block, start: view.offset, len: view.len })
-}
 
 /// Ends the process: what the runtime sends cannot be understood any more.
 fn refuse(violation: &Violation) -> ! {
