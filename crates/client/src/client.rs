@@ -218,7 +218,7 @@ impl Client {
 /// # Panics
 /// Outside a tokio runtime; the connection lives on the one this is called in.
 pub fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
-    connected(to(endpoint, CONNECT_TIMEOUT), endpoint, tls)
+    connected(&to(endpoint, CONNECT_TIMEOUT), endpoint, tls)
 }
 
 /// The same to a replica or an API server, which answer pings: what is under way ends within seconds when one cannot be
@@ -231,7 +231,7 @@ pub fn channel(endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
 /// Outside a tokio runtime; the connection lives on the one this is called in.
 pub fn channel_to_member(endpoint: &Endpoint, tls: &Tls, connect_timeout: Duration) -> Result<Channel, Error> {
     let pinged = to(endpoint, connect_timeout).http2_keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
-    connected(pinged, endpoint, tls)
+    connected(&pinged, endpoint, tls)
 }
 
 fn to(endpoint: &Endpoint, connect_timeout: Duration) -> ChannelEndpoint {
@@ -251,7 +251,7 @@ fn to(endpoint: &Endpoint, connect_timeout: Duration) -> ChannelEndpoint {
         .expect("a version is a header value")
 }
 
-fn connected(to: ChannelEndpoint, endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
+fn connected(to: &ChannelEndpoint, endpoint: &Endpoint, tls: &Tls) -> Result<Channel, Error> {
     if !endpoint.secure() {
         return Ok(to.connect_lazy());
     }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyserve_client::TlsPem;
 use anyserve_cluster::RegistryConfig;
 use anyserve_cluster::policy::LeastWait;
 use anyserve_gateway::store::{StoreConfig, StoreState, open};
@@ -403,7 +404,7 @@ async fn a_store_that_speaks_tls_is_spoken_to_by_those_who_trust_it() {
     let of = |ca: Option<String>| {
         let mut config: StoreConfig = format!("etcd+https://localhost:{}", etcd.client).parse().unwrap();
         if let StoreConfig::Etcd(etcd) = &mut config {
-            etcd.tls.ca = ca.map(String::into_bytes);
+            etcd.tls = TlsPem { ca: ca.map(String::into_bytes), identity: None }.into();
         }
         server_of(config, RegistryConfig::default())
     };

@@ -97,12 +97,18 @@ fn all(files: &TlsFiles) -> Vec<PathBuf> {
 /// # Cancel safety
 /// Safe.
 pub(crate) async fn keep_new(mut all: Vec<Watched>, dates: CertificateDates) {
-    all.iter().for_each(|watched| watched.tell(&dates));
+    for watched in &all {
+        watched.tell(&dates);
+    }
     while !all.is_empty() {
         tokio::time::sleep(PERIOD).await;
         let told = dates.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            all.iter_mut().filter_map(|watched| watched.look().then_some(watched)).for_each(|new| new.tell(&told));
+            for watched in &mut all {
+                if watched.look() {
+                    watched.tell(&told);
+                }
+            }
             all
         });
         match looked.await {
@@ -113,7 +119,7 @@ pub(crate) async fn keep_new(mut all: Vec<Watched>, dates: CertificateDates) {
             }
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What is in these files. A file that cannot be read is a content of its own.

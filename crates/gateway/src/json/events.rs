@@ -67,7 +67,8 @@ impl Events {
 
 /// The event of one response: its JSON on one line.
 fn response(budget: &Budget, message: Message, out: &mut Paid) -> Result<(), Error> {
-    let mut answer: Decoded<ModelStreamInferResponse> = decoded(budget, message)?;
+    let mut answer: Decoded<ModelStreamInferResponse> = decoded(budget, &message)?;
+    drop(message);
     if !answer.message.error_message.is_empty() {
         return Err(Error::internal(std::mem::take(&mut answer.message.error_message)));
     }

@@ -72,7 +72,8 @@ pub(super) async fn stream(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
 
 fn json(budget: &Budget, message: Message) -> Result<Paid, Error> {
     let mut json = Paid::new(budget);
-    let answer: Decoded<ModelInferResponse> = decoded(budget, message)?;
+    let answer: Decoded<ModelInferResponse> = decoded(budget, &message)?;
+    drop(message);
     write(&answer.message, &mut json)?;
     Ok(json)
 }
@@ -87,7 +88,7 @@ pub(super) struct Decoded<M> {
 ///
 /// # Errors
 /// `OVERLOADED` where there is no memory for it, `INTERNAL` if it is none.
-pub(super) fn decoded<M: prost::Message + Default>(budget: &Budget, message: Message) -> Result<Decoded<M>, Error> {
+pub(super) fn decoded<M: prost::Message + Default>(budget: &Budget, message: &Message) -> Result<Decoded<M>, Error> {
     let mut charge = budget.charge();
     charge.grow(message.reader().remaining())?;
     let decoded = M::decode(message.reader());
