@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import pytest
 
 from anyserve import Client, errors
 from tests.e2e.replicas import WATCHDOG_S, Replica, anyserve, until
+from tests.e2e.traffic import Traffic
 
 APP = ("chains.py:create", "--factory")
 GROUPS = ("a", "b", "c")
@@ -60,47 +60,28 @@ def nothing_is_left(served: Replica) -> None:
     assert ask(served, "x") == "x c b a"
 
 
-class Traffic:
-    """Chains without a pause until it is left; what each ended with is kept."""
+def chains(served: Replica) -> Traffic:
+    """Chains without a pause."""
 
-    def __init__(self, served: Replica) -> None:
-        self.served, self.over = served, threading.Event()
-        self.answers, self.failures = 0, list[Exception]()
-        self.threads = [threading.Thread(target=self.run) for _ in range(CALLERS - 1)]
+    def one(client: Client, _: int) -> None:
+        assert client.infer("a", {"text": "t"}, timeout_s=WATCHDOG_S)["text"][0] == b"t c b a"
 
-    def run(self) -> None:
-        with Client(self.served.endpoint) as client:
-            while not self.over.is_set():
-                try:
-                    answer = client.infer("a", {"text": "t"}, timeout_s=WATCHDOG_S)
-                    assert answer["text"][0] == b"t c b a"
-                    self.answers += 1
-                except Exception as error:  # noqa: BLE001 - the test looks at every one
-                    self.failures.append(error)
+    return Traffic((Client(served.endpoint), one) for _ in range(CALLERS - 1))
 
-    def goes_on(self) -> None:
-        enough = self.answers + 10
-        until(lambda: self.answers >= enough, "ten more answers")
 
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
+def goes_on(traffic: Traffic) -> None:
+    enough = traffic.answered + 10
+    until(lambda: traffic.answered >= enough, "ten more answers")
 
 
 def test_loading_the_app_again_loses_no_chain_that_is_under_way(served, threads):
     before = set(pids(served).values())
-    with Traffic(served) as traffic:
+    with chains(served) as traffic:
         for number in range(3):
-            traffic.goes_on()
+            goes_on(traffic)
             done = anyserve("workers", "reload", "--endpoint", served.endpoint)
             assert done.returncode == 0, (number, done)
-        traffic.goes_on()
+        goes_on(traffic)
     assert traffic.failures == []
     until(lambda: not before & served.workers(), "the end of the first workers")
     nothing_is_left(served)
@@ -141,13 +122,13 @@ def test_the_death_of_a_worker_in_a_chain_is_told_to_every_caller_and_leaves_not
 @pytest.mark.parametrize("seed", [1, 2])
 def test_workers_that_are_killed_at_random_leave_no_call_open(served, seed):
     chance = random.Random(seed)
-    with Traffic(served) as traffic:
+    with chains(served) as traffic:
         for _ in range(9):
-            traffic.goes_on()
+            goes_on(traffic)
             victim = pids(served).get(chance.choice(GROUPS))
             # It may have died since.
             if victim is not None and victim in served.workers():
                 os.kill(victim, signal.SIGKILL)
-        traffic.goes_on()
+        goes_on(traffic)
     assert all(isinstance(failure, TYPED) for failure in traffic.failures), traffic.failures
     nothing_is_left(served)

@@ -1,13 +1,10 @@
 """The command line as its user sees it: clear messages with the fix, exit codes, and the line that a start ends on."""
 
 import json
-import os
-import pty
 import re
 import signal
 import socket
 import subprocess
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import tritonclient.grpc as triton
 from anyserve import Client
 from tests.e2e.conftest import serving
 from tests.e2e.replicas import BIN, ROOT, WATCHDOG_S, anyserve, environment, run, until
+from tests.e2e.terminal import shown
 
 NODE = ROOT / "target" / "debug" / "anyserve-node"
 BASIC = "examples.basic.app:app"
@@ -289,36 +287,13 @@ def test_the_command_that_the_start_shows_works_as_it_stands(replica):
     assert done.stdout
 
 
-def test_on_a_terminal_the_start_ends_on_the_same_line(tmp_path):
-    parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [BIN / "anyserve", "serve", BASIC, "--port", "0"], cwd=ROOT, env=environment(TERM="xterm", COLUMNS="200"),
-        stdin=child, stdout=child, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    os.close(child)
-    seen = bytearray()
-    reader = threading.Thread(target=drain, args=(parent, seen))
-    reader.start()
-    try:
+def test_on_a_terminal_the_start_ends_on_the_same_line():
+    with shown("serve", BASIC, "--port", "0") as (process, seen):
         until(lambda: re.search(rb"serving .*127\.0\.0\.1:\d+", bytes(seen), re.DOTALL), "the line on the terminal")
         process.send_signal(signal.SIGINT)
         assert process.wait(WATCHDOG_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        os.close(parent)
     assert b"Traceback" not in seen
     assert b"stopped" in seen
-
-
-def drain(descriptor: int, into: bytearray) -> None:
-    """Read until nobody writes any more."""
-    try:
-        while data := os.read(descriptor, 4096):
-            into += data
-    except OSError:
-        pass  # The last one at the other end has closed it.
 
 
 def test_a_reader_of_its_output_that_leaves_does_not_end_it(tmp_path):

@@ -6,52 +6,23 @@ import re
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from anyserve import Client, errors
+from anyserve import errors
 from tests.e2e.replicas import WATCHDOG_S, Replica, assert_gone, command_line, lives, name_of, until
+from tests.e2e.under_way import callers, text_of
 
 GROUPS = ("groups.py:create", "--factory", "--resources", "token=1", "--gpus", "0,1", "--min-residency-s", "0")
 STUBBORN = ("groups.py:create_stubborn", "--factory")
 
 
-class Calls:
-    """Calls under way, each in a thread of its own."""
-
-    def __init__(self, replica: Replica) -> None:
-        self.replica, self.client, self.pool = replica, Client(replica.endpoint), ThreadPoolExecutor(40)
-
-    def __call__(self, model: str, name: str = "", timeout_s: float = WATCHDOG_S) -> Future:
-        return self.pool.submit(self.client.infer, model, {"name": name}, timeout_s=timeout_s)
-
-    def now(self, model: str, name: str = "", timeout_s: float = WATCHDOG_S):
-        return self(model, name, timeout_s).result(WATCHDOG_S)
-
-    def text(self, model: str, output: str) -> str:
-        return text_of(self.now(model), output)
-
-
-def text_of(result, output: str) -> str:
-    """The one text of an output."""
-    return result[output][0].decode()
-
-
 @pytest.fixture
 def calls():
     """Makes the caller of a replica."""
-    made: list[Calls] = []
-
-    def make(replica: Replica) -> Calls:
-        made.append(Calls(replica))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.client.close()
-        one.pool.shutdown(wait=False, cancel_futures=True)
+    with callers() as make:
+        yield make
 
 
 def groups(replica: Replica) -> dict[str, dict]:

@@ -1,10 +1,6 @@
 """A real replica as those who operate it see it: the live table on a terminal, and Triton's own client."""
 
-import os
-import pty
 import signal
-import subprocess
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +8,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.conftest import serving
-from tests.e2e.replicas import BIN, WATCHDOG_S, Replica, environment, until
+from tests.e2e.replicas import WATCHDOG_S, Replica, until
+from tests.e2e.terminal import shown
 
 
 @pytest.fixture(scope="module")
@@ -21,34 +18,11 @@ def served(tmp_path_factory) -> Iterator[Replica]:
         yield one
 
 
-def drain(descriptor: int, into: bytearray) -> None:
-    """Read until nobody writes any more."""
-    try:
-        while data := os.read(descriptor, 4096):
-            into += data
-    except OSError:
-        pass  # The last one at the other end has closed it.
-
-
 def test_on_a_terminal_the_status_is_kept_up_to_date_until_it_is_interrupted(served):
-    parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [BIN / "anyserve", "status", "--endpoint", served.endpoint], stdin=child, stdout=child, stderr=child,
-        env=environment(TERM="xterm", COLUMNS="160", LINES="40"),
-    )  # fmt: skip
-    os.close(child)
-    seen = bytearray()
-    reader = threading.Thread(target=drain, args=(parent, seen))
-    reader.start()
-    try:
+    with shown("status", "--endpoint", served.endpoint) as (process, seen):
         until(lambda: seen.count(b"worker-0") >= 2, "two looks at the replica")
         process.send_signal(signal.SIGINT)
         assert process.wait(WATCHDOG_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        os.close(parent)
     assert b"Traceback" not in seen
     assert b"default" in seen
 

@@ -4,13 +4,14 @@ import json
 import os
 import re
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from anyserve import Client
 from tests.e2e.replicas import children, name_of, until
+from tests.e2e.traffic import Traffic
 
 APP = """
 import os
@@ -48,38 +49,25 @@ def version(client, model="version"):
     return int(client.infer(model, {"name": "x"}, timeout_s=30)["version"][0])
 
 
-class Traffic:
-    """Calls without a pause until it is stopped."""
+class Versions(Traffic):
+    """Calls of both models without a pause; which version has answered is kept."""
 
     def __init__(self, endpoint):
-        self.seen, self.failures, self.over = [], [], threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(endpoint, model)) for model in ("version", "token")]
-        for thread in self.threads:
-            thread.start()
+        super().__init__((Client(endpoint), partial(self.see, model)) for model in ("version", "token"))
+        self.seen = []
 
-    def run(self, endpoint, model):
-        with Client(endpoint) as client:
-            while not self.over.is_set():
-                try:
-                    self.seen.append((model, version(client, model)))
-                except Exception as error:  # noqa: BLE001 - the test shows every one
-                    self.failures.append(error)
-
-    def stop(self):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
+    def see(self, model, client, _):
+        self.seen.append((model, version(client, model)))
 
 
 def test_a_changed_file_moves_requests_to_new_workers_and_loses_none(replica, app):
     served = replica(f"{app}:app", "--reload", "--resources", "token=1")
-    traffic = Traffic(served.endpoint)
-    for number in range(2, 6):
-        until(lambda number=number: ("token", number - 1) in traffic.seen, f"version {number - 1}")
-        write(app, number)
-        until(lambda number=number: ("version", number) in traffic.seen, f"version {number}")
-    until(lambda: ("token", 5) in traffic.seen, "the last version where there is one token for old and new")
-    traffic.stop()
+    with Versions(served.endpoint) as traffic:
+        for number in range(2, 6):
+            until(lambda number=number: ("token", number - 1) in traffic.seen, f"version {number - 1}")
+            write(app, number)
+            until(lambda number=number: ("version", number) in traffic.seen, f"version {number}")
+        until(lambda: ("token", 5) in traffic.seen, "the last version where there is one token for old and new")
     assert traffic.failures == []
     until(lambda: len(served.workers()) == 2, "the old workers to leave")
 

@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2 as pb
 from anyserve import Client, errors
 from tests.e2e.messages import anyserve_code, infer, refused, stub, text
 from tests.e2e.replicas import WATCHDOG_S, Replica, assert_gone, lives, until
+from tests.e2e.under_way import callers
 
 SERIAL = ("workers.py:create_serial", "--factory")
 MIXED = ("workers.py:create_mixed", "--factory")
@@ -25,39 +26,11 @@ KILLED = f"signal: {signal.SIGKILL.value}"
 OUT_OF_MEMORY = "unless somebody killed it, the system may have run out of memory"
 
 
-class Calls:
-    """Calls under way, each in a thread of its own."""
-
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
-        self.client = Client(replica.endpoint)
-        self.pool = ThreadPoolExecutor(80)
-
-    def __call__(self, model: str, name: str = "") -> Future:
-        key = "seconds" if model == "spin" else "name"
-        return self.pool.submit(self.client.infer, model, {key: name}, timeout_s=WATCHDOG_S)
-
-    def now(self, model: str, name: str = ""):
-        return self(model, name).result(WATCHDOG_S)
-
-    def waiting(self, count: int) -> None:
-        """Wait until so many requests have reached the replica and have not ended."""
-        until(lambda: self.replica.metric("anyserve_requests_in_flight") == count, f"{count} requests in flight")
-
-
 @pytest.fixture
 def calls():
     """Makes the caller of a replica."""
-    made: list[Calls] = []
-
-    def make(replica: Replica) -> Calls:
-        made.append(Calls(replica))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.client.close()
-        one.pool.shutdown(wait=False, cancel_futures=True)
+    with callers() as make:
+        yield make
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

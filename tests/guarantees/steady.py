@@ -1,11 +1,9 @@
 """Requests at a rate, or streams one after the other, through API servers or by discovery; each answer is checked."""
 
-import itertools
-import threading
 import time
-from typing import Self
 
 from anyserve import Client
+from tests.e2e import traffic
 from tests.e2e.replicas import WATCHDOG_S, until
 from tests.guarantees.fleet import by, text
 
@@ -17,44 +15,28 @@ THREADS = 6
 TIMEOUT_S = 30
 
 
-class Traffic:
+class Traffic(traffic.Traffic):
     """Requests at a rate, or streams one after the other, each checked; every failure is kept.
 
-    Each client is used by a thread of its own.
+    Each client is used by a thread of its own, and closed at the end.
     """
 
     def __init__(
         self, clients: list[Client], *, streams: bool = False, rate: float = RATE, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self.over, self.streams, self.rate, self.timeout_s = threading.Event(), streams, rate, timeout_s
-        self.failures: list[str] = []
-        self.ended, self.by = 0, set[str]()
+        super().__init__((client, self.stream if streams else self.call) for client in clients)
+        self.streams, self.rate, self.timeout_s = streams, rate, timeout_s
+        self.by = set[str]()
         self.ended_of = [0] * len(clients)
-        self.pause = len(clients) / rate
-        self.threads = [threading.Thread(target=self.run, args=one) for one in enumerate(clients)]
+        self.period, self.began = len(clients) / rate, time.monotonic()
 
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
+    def pauses(self, number: int) -> bool:
+        due = self.began + (number + 1) * self.period
+        return self.over.wait(0 if self.streams else max(0.0, due - time.monotonic()))
 
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self, place: int, client: Client) -> None:
-        due = time.monotonic()
-        for number in itertools.count():
-            due += self.pause
-            if self.over.wait(max(0.0, 0 if self.streams else due - time.monotonic())):
-                return
-            try:
-                self.stream(client, number) if self.streams else self.call(client, number)
-            except Exception as error:  # noqa: BLE001 - the test shows every one
-                self.failures.append(f"{number}: {error!r}")
-            self.ended += 1
-            self.ended_of[place] += 1
+    def has_ended(self, place: int) -> None:
+        super().has_ended(place)
+        self.ended_of[place] += 1
 
     def call(self, client: Client, number: int) -> None:
         answer = client.infer(ECHO, {"text": str(number)}, timeout_s=self.timeout_s)
@@ -66,11 +48,8 @@ class Traffic:
         assert [text(part, "text") for part in parts] == [f"{number} {place}" for place in range(8)], "it was cut off"
         self.by.add(by(parts[0]))
 
-    def goes_on(self, more: float) -> None:
-        """Wait until so many more have ended."""
-        enough = self.ended + more
-        limit_s = WATCHDOG_S + 2 * more / self.rate
-        until(lambda: self.ended >= enough, f"{more:g} more ends", limit_s=limit_s)
+    def goes_on(self, more: float, *, limit_s: float | None = None) -> None:
+        super().goes_on(more, limit_s=limit_s or WATCHDOG_S + 2 * more / self.rate)
 
     def everybody_goes_on(self) -> None:
         """Wait until each client has had the end of what is under way, and of one more."""

@@ -1,14 +1,13 @@
 """Guarantee 12 inside a replica: workers drain and the app is loaded again, twenty times each, and nothing is lost."""
 
-import itertools
 import json
 import threading
-from typing import Self
 
 import numpy as np
 import pytest
 
 from anyserve import Client
+from tests.e2e import traffic
 from tests.e2e.replicas import Replica, until
 
 APP = """
@@ -31,37 +30,12 @@ def count(number: int):
 TIMES = 20
 
 
-class Traffic:
+class Traffic(traffic.Traffic):
     """Calls and streams without a pause, each checked part by part."""
 
     def __init__(self, endpoint: str) -> None:
-        self.endpoint, self.over = endpoint, threading.Event()
-        self.failures: list[str] = []
+        super().__init__((Client(endpoint), kind) for kind in (self.call, self.call, self.stream, self.stream))
         self.pids: set[int] = set()
-        self.ended = 0
-        kinds = [self.call, self.call, self.stream, self.stream]
-        self.threads = [threading.Thread(target=self.run, args=(kind,)) for kind in kinds]
-
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-
-    def run(self, kind) -> None:
-        with Client(self.endpoint) as client:
-            for number in itertools.count():
-                if self.over.is_set():
-                    return
-                try:
-                    kind(client, number)
-                except Exception as error:  # noqa: BLE001 - the test shows every one
-                    self.failures.append(f"{kind.__name__} {number}: {error!r}")
-                self.ended += 1
 
     def call(self, client: Client, number: int) -> None:
         answer = client.infer("echo", {"number": np.int64(number)}, timeout_s=30)
@@ -72,11 +46,6 @@ class Traffic:
         parts = list(client.stream("count", {"number": np.int64(number)}, timeout_s=30))
         assert [part["number"][0] for part in parts] == [number + place for place in range(8)], "it was cut off"
         assert len({int(part["pid"][0]) for part in parts}) == 1
-
-    def goes_on(self, more: int) -> None:
-        """Wait until so many more have ended."""
-        enough = self.ended + more
-        until(lambda: self.ended >= enough, f"{more} more ends")
 
 
 @pytest.fixture
@@ -94,23 +63,23 @@ def names(served: Replica) -> list[str]:
 
 
 def test_twenty_drained_workers_under_load_lose_nothing_and_each_is_safe_to_stop(served):
-    with Traffic(served.endpoint) as traffic:
+    with Traffic(served.endpoint) as sent:
         for number in range(TIMES):
-            traffic.goes_on(4)
+            sent.goes_on(4)
             ready = until(lambda: (found := names(served))[: 2 * (len(found) == 2)], "two workers that are ready")
             status, body = served.http(f"/admin/workers/{ready[number % 2]}/drain", method="POST")
             assert (status, json.loads(body)["safe_to_stop"]) == (200, True), body
-    assert traffic.failures == []
-    assert len(traffic.pids) > TIMES // 2, "new workers take over"
+    assert sent.failures == []
+    assert len(sent.pids) > TIMES // 2, "new workers take over"
 
 
 def test_twenty_loads_of_the_app_under_load_lose_nothing(served):
-    with Traffic(served.endpoint) as traffic:
+    with Traffic(served.endpoint) as sent:
         for number in range(TIMES):
-            traffic.goes_on(4)
+            sent.goes_on(4)
             status, body = served.http("/admin/reload", method="POST")
             assert (status, json.loads(body)["generation"]) == (200, number + 2), body
-    assert traffic.failures == []
+    assert sent.failures == []
     until(lambda: len(served.workers()) == 2, "the old workers to leave")
 
 

@@ -133,7 +133,7 @@ def test_workers_killed_at_random_tear_nothing_and_leave_nothing(replica, client
     assert not stayed, report
     assert kills >= STORM_S, report
     # A storm in which nothing is answered would keep the promise, and prove little.
-    assert all(traffic.answered(kind) for kind in traffic.kinds), report
+    assert all(traffic.answered_of(kind) for kind in traffic.kinds), report
 
     until(served.is_ready, "ready after the storm")
     until(lambda: usage(client(served))["objects"] == 0, "the end of every lease")
@@ -166,7 +166,7 @@ def test_a_killed_runtime_leaves_no_shared_memory_and_the_next_one_starts(replic
     runtime, before = served.process.pid, client(served)
     ref = make(before, 1)
     with Traffic(served.endpoint, 1, THREADS) as traffic:
-        until(lambda: all(traffic.answered(kind) for kind in ("echo", "read", "parts")), "traffic of every kind")
+        until(lambda: all(traffic.answered_of(kind) for kind in ("echo", "read", "parts")), "traffic of every kind")
         workers = served.workers()
         assert len(memory.holders(runtime)) == 1 + len(workers)
         served.process.kill()

@@ -2,13 +2,14 @@
 
 import itertools
 import random
-import threading
 from collections import Counter, deque
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from anyserve import Client, ObjRef, errors
+from tests.e2e import traffic
 from tests.guarantees.whole import MIB, check, payload
 
 UNDER_KILLS = {"WORKER_LOST", "UNAVAILABLE", "OVERLOADED", "POISON", "DEADLINE"}
@@ -27,18 +28,20 @@ class Wrong(Exception):
     """An answer that is not the request's own."""
 
 
-class Traffic:
-    """Threads that send one request after the other until they are told to stop.
+class Traffic(traffic.Traffic):
+    """Threads that send requests of any kind, one after the other.
 
     Attributes:
-        ended: how requests ended, by what they were and their code; "answered" for an answer.
+        ends: how requests ended, by what they were and their code; "answered" for an answer.
         violations: every end that breaks the promise.
         pids: workers that have answered of late.
     """
 
     def __init__(self, endpoint: str, seed: int, threads: int) -> None:
-        self.endpoint, self.over = endpoint, threading.Event()
-        self.ended: Counter[tuple[str, str]] = Counter()
+        draws = random.Random(seed)
+        chances = [random.Random(draws.random()) for _ in range(threads)]
+        super().__init__((Client(endpoint), partial(self.any, *of)) for of in enumerate(chances))
+        self.ends: Counter[tuple[str, str]] = Counter()
         self.violations: list[str] = []
         self.pids: set[int] = set()
         self.refs: deque[tuple[ObjRef, int]] = deque(maxlen=32)
@@ -50,44 +53,28 @@ class Traffic:
             "read": (self.read, {"NOT_FOUND"}), "pass": (self.pass_on, {"NOT_FOUND"}),
             "find": (self.find, {"NOT_FOUND"}), "drop": (self.drop, set()),
         }  # fmt: skip
-        draws = random.Random(seed)
-        chances = [random.Random(draws.random()) for _ in range(threads)]
-        run = enumerate(chances)
-        self.threads = [threading.Thread(target=self.run, args=one, daemon=True) for one in run]
 
-    def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
-        return self
+    def __exit__(self, *left: object) -> None:
+        super().__exit__(*left)
+        self.violations += map(repr, self.failures)
 
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self.threads:
-            thread.join(2 * TIMEOUT_S)
-        self.violations += [f"{thread.name} hangs" for thread in self.threads if thread.is_alive()]
-
-    def answered(self, kind: str) -> int:
-        return self.ended[kind, "answered"]
+    def answered_of(self, kind: str) -> int:
+        return self.ends[kind, "answered"]
 
     def __str__(self) -> str:
-        lines = [f"{kind:7} {code} {count}" for (kind, code), count in sorted(self.ended.items())]
+        lines = [f"{kind:7} {code} {count}" for (kind, code), count in sorted(self.ends.items())]
         return "\n".join([*lines, f"violations {len(self.violations)}", *self.violations[:20]])
 
     # === one thread ===
 
-    def run(self, place: int, chance: random.Random) -> None:
-        with Client(self.endpoint) as client:
-            while not self.over.is_set():
-                kind = chance.choice(list(self.kinds))
-                self.one(kind, client, chance, place)
-
-    def one(self, kind: str, client: Client, chance: random.Random, place: int) -> None:
+    def any(self, place: int, chance: random.Random, client: Client, _: int) -> None:
+        kind = chance.choice(list(self.kinds))
         send, may = self.kinds[kind]
         try:
             send(client, chance, place)
-            self.ended[kind, "answered"] += 1
+            self.ends[kind, "answered"] += 1
         except errors.AnyServeError as error:
-            self.ended[kind, error.code] += 1
+            self.ends[kind, error.code] += 1
             if error.code not in UNDER_KILLS | may:
                 self.violations.append(f"{kind}: {error.code} {error}")
         except Exception as error:  # noqa: BLE001 - it is how the request has ended.

@@ -30,7 +30,6 @@ struct Server {
 struct Warnings(Arc<AtomicUsize>);
 
 const MIB: usize = 1 << 20;
-const PAUSE: Duration = Duration::from_millis(5);
 const WATCHDOG: Duration = Duration::from_mins(1);
 
 // === impl Server ===
@@ -89,11 +88,12 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Waits for a condition while replicas say that they are there.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits for a condition while replicas say that they are there. It is looked at again whenever the store is called, which
+/// it is again and again, if only to see whether it is there.
+async fn until(what: &str, etcd: &Played, mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {
-            tokio::time::sleep(PAUSE).await;
+            etcd.called.notified().await;
         }
     };
     tokio::time::timeout(WATCHDOG, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
@@ -113,12 +113,12 @@ async fn withstands(lie: Lie, times: usize) {
     let _guard = tracing::subscriber::set_default(warnings.clone());
     let etcd = Played::start().await;
     let server = Server::of(&etcd);
-    until("the store", || server.is_connected()).await;
+    until("the store", &etcd, || server.is_connected()).await;
     server.register("a").await;
-    until("its key", || etcd.names() == ["a"]).await;
+    until("its key", &etcd, || etcd.names() == ["a"]).await;
     let before = most_memory();
     etcd.lies(lie);
-    until("the lies", || {
+    until("the lies", &etcd, || {
         server.hears("a");
         etcd.lied() >= times
     })
@@ -130,9 +130,9 @@ async fn withstands(lie: Lie, times: usize) {
     assert!(said <= 20, "{said} lines for {} lies", etcd.lied());
     etcd.lies(Lie::None);
     let second = Server::of(&etcd);
-    until("the honest store", || server.is_connected() && second.is_connected()).await;
+    until("the honest store", &etcd, || server.is_connected() && second.is_connected()).await;
     second.register("b").await;
-    until("everybody", || {
+    until("everybody", &etcd, || {
         server.hears("a");
         second.hears("b");
         etcd.names() == ["a", "b"] && [&server, &second].iter().all(|one| one.knows() == ["a", "b"])
@@ -221,5 +221,5 @@ async fn entries_that_are_too_much_for_one_message_are_read_in_several() {
         etcd.holds(name, MIB - 1000);
     }
     let server = Server::of(&etcd);
-    until("everybody", || server.is_connected() && server.knows() == names).await;
+    until("everybody", &etcd, || server.is_connected() && server.knows() == names).await;
 }

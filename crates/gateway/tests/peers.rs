@@ -60,7 +60,7 @@ impl Never {
             Self::Trickle => {
                 let prefix = Bytes::from_static(&[0, 1, 0, 0, 0]);
                 let byte = repeat(()).then(|()| async {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    tokio::task::yield_now().await;
                     Bytes::from_static(&[7])
                 });
                 let pieces = futures_util::stream::iter([prefix]).chain(byte);

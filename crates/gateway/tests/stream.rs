@@ -16,8 +16,10 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use http_body::Frame;
 use scripted::replica::{data, frames, hand_back, hang, pieces_and_silence, response, status};
-use scripted::{Call, Client, Reply, STREAM, World, raw, request, start, start_with, until, watchdog, with_id};
-use tokio::sync::{Semaphore, mpsc};
+use scripted::{
+    Call, Client, Reply, STREAM, World, gated_with, raw, request, start, start_with, until, watchdog, with_id,
+};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
@@ -93,16 +95,7 @@ async fn every_message_is_a_call_of_its_own_and_its_answers_come_through() {
 #[tokio::test]
 async fn the_first_answer_waits_until_every_earlier_request_has_begun_to_answer() {
     let world = start();
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let gated = move |call: Call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            let id = call.request().id;
-            pieces_and_silence(vec![response(&id, &[1])])
-        }
-    };
+    let (opened, gated) = gated_with(|call| pieces_and_silence(vec![response(&call.request().id, &[1])]));
     let _slow = world.replica("a", &["model=slow"], gated).await;
     let quick = world.replica("b", &["model=r2", "model=r1"], repeat).await;
     let mut stream = open(&world).await;
@@ -310,15 +303,7 @@ async fn the_deadline_ends_a_stream_and_garbage_ends_it_once_the_rest_is_answere
 #[tokio::test]
 async fn a_stream_does_not_hold_up_the_drain_and_its_requests_are_answered() {
     let world = start();
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let gated = move |call: Call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            data([response(&call.request().id, &[1])], &[("grpc-status", "0")])
-        }
-    };
+    let (opened, gated) = gated_with(|call| data([response(&call.request().id, &[1])], &[("grpc-status", "0")]));
     let replica = world.replica("a", &["model=m"], gated).await;
     let mut stream = open(&world).await;
     stream.send("m", "a").await;

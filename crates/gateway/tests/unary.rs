@@ -16,10 +16,13 @@ use anyserve_proto::inference::{InferTensorContents, infer_parameter::ParameterC
 use anyserve_server::{Drained, Listener, Server, ServerConfig, TlsFiles};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use scripted::raw::Answer;
 use scripted::replica::{data, frames, hand_back, hang, pieces_and_break, pieces_and_silence, status};
-use scripted::{Call, INFER, Replica, gated, raw, request, start, start_with, until, watchdog, with};
+use scripted::{Call, INFER, Replica, World, gated, raw, request, start, start_with, until, watchdog, with};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 async fn echo(call: Call) -> scripted::Reply {
     call.echo()
@@ -305,7 +308,7 @@ async fn an_answer_that_breaks_after_it_has_begun_is_lost_however_idempotent() {
     world.register("b", &replicas[1].endpoint(), &["model=m"], true);
     let (response, _connection) = raw::begin(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
     opened.add_permits(2);
-    let answer = watchdog(raw::Answer::of(response)).await;
+    let answer = watchdog(Answer::of(response)).await;
     assert_eq!((answer.status(), answer.code(), &answer.body[..]), ("14", Some("WORKER_LOST"), &b"abc"[..]));
     assert_eq!(answer.told("x-anyserve-attempts"), Some("1"));
 }
@@ -403,15 +406,7 @@ async fn messages_are_bounded_by_length_and_by_memory() {
 #[tokio::test]
 async fn a_server_that_leaves_finishes_what_is_in_flight() {
     let world = start();
-    let gate = Arc::new(Semaphore::new(0));
-    let opened = Arc::clone(&gate);
-    let gated = move |call: Call| {
-        let gate = Arc::clone(&gate);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            call.echo()
-        }
-    };
+    let (opened, gated) = gated();
     let replica = world.replica("a", &["model=m"], gated).await;
     let address = world.address;
     let waits =
@@ -448,72 +443,83 @@ async fn many_requests_share_one_connection() {
     assert_eq!(replica.connections(), 1);
 }
 
+/// An API server with TLS, which stands for a replica: it says that nobody is there.
+struct Secure {
+    endpoint: String,
+    behind: World,
+    serving: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+// === impl Secure ===
+
+impl Secure {
+    /// It has this certificate. With `mutual` it asks whoever comes for the same.
+    fn start(made: &rcgen::CertifiedKey<rcgen::KeyPair>, mutual: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            std::fs::write(folder.path().join(name), text).unwrap();
+            folder.path().join(name)
+        };
+        let certificate = file("cert.pem", made.cert.pem());
+        let key = file("key.pem", made.signing_key.serialize_pem());
+        let tls = Some(TlsFiles { client_ca: mutual.then(|| certificate.clone()), certificate, key });
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let (endpoint, behind) = (format!("https://localhost:{}", listener.local_addr().port()), start());
+        let config = ServerConfig { tls, ..ServerConfig::default() };
+        let server = Server::of(&config, behind.gateway(), CancellationToken::new()).unwrap();
+        let serving = tokio::spawn(async move { drop(server.serve(listener, CancellationToken::new()).await) });
+        Self { endpoint, behind, serving, _folder: folder }
+    }
+
+    /// What an API server with this TLS, which knows it alone, answers to a request.
+    async fn asked_with(&self, tls: Tls) -> (World, Answer) {
+        let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
+        let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
+        world.register("secure", &self.endpoint, &["model=m"], false);
+        let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
+        (world, answer)
+    }
+}
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
 #[tokio::test]
 async fn replicas_with_certificates_are_believed_by_their_authority_alone() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    // An API server with TLS stands for the replica: it says that nobody is there.
-    let tls = Some(TlsFiles { certificate: certificate.clone(), key, client_ca: None });
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let endpoint = format!("https://localhost:{}", listener.local_addr().port());
-    let behind = start();
-    let leaving = tokio_util::sync::CancellationToken::new();
-    let server = Server::of(&ServerConfig { tls, ..ServerConfig::default() }, behind.gateway(), leaving).unwrap();
-    let serving = tokio::spawn(server.serve(listener, tokio_util::sync::CancellationToken::new()));
+    let made = self_signed();
+    let secure = Secure::start(&made, false);
     for (ca, message) in
         [(Some(made.cert.pem()), "no%20replica%20is%20registered%20yet"), (None, "could%20not%20be%20reached")]
     {
-        let tls = Tls::from(TlsPem { ca: ca.map(String::into_bytes), identity: None });
-        let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
-        let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
-        world.register("secure", &endpoint, &["model=m"], false);
-        let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
+        let (_, answer) = secure.asked_with(Tls::from(TlsPem { ca: ca.map(String::into_bytes), identity: None })).await;
         assert!(answer.message().contains(message), "{}", answer.message());
     }
-    serving.abort();
     let tls = Tls::from(TlsPem { ca: Some(b"no certificate".to_vec()), identity: None });
     let unusable = ReplicasConfig { tls, ..ReplicasConfig::default() };
     let proxy = ProxyConfig { replicas: unusable, ..ProxyConfig::default() };
     let config = GatewayConfig { proxy, ..GatewayConfig::default() };
-    assert!(Gateway::try_new(&config, Arc::clone(&behind.fleet)).is_err());
+    assert!(Gateway::try_new(&config, Arc::clone(&secure.behind.fleet)).is_err());
 }
 
 #[tokio::test]
 async fn replicas_that_ask_who_an_api_server_is_are_shown_its_certificate() {
     let (made, other) = (self_signed(), self_signed());
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: String| {
-        std::fs::write(folder.path().join(name), text).unwrap();
-        folder.path().join(name)
-    };
-    let certificate = file("cert.pem", made.cert.pem());
-    let key = file("key.pem", made.signing_key.serialize_pem());
-    // An API server with TLS stands for the replica: it says that nobody is there.
-    let tls = Some(TlsFiles { certificate: certificate.clone(), key, client_ca: Some(certificate) });
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let endpoint = format!("https://localhost:{}", listener.local_addr().port());
-    let behind = start();
-    let leaving = tokio_util::sync::CancellationToken::new();
-    let server = Server::of(&ServerConfig { tls, ..ServerConfig::default() }, behind.gateway(), leaving).unwrap();
-    let serving = tokio::spawn(server.serve(listener, tokio_util::sync::CancellationToken::new()));
+    let secure = Secure::start(&made, true);
     for (own, known) in [(Some(&made), true), (Some(&other), false), (None, false)] {
         let identity = own.map(|own| (own.cert.pem().into_bytes(), own.signing_key.serialize_pem().into_bytes()));
         let tls = Tls::from(TlsPem { ca: Some(made.cert.pem().into_bytes()), identity });
         let prober = GrpcProber::new(tls.clone());
-        assert_eq!(watchdog(prober.probe(&endpoint, Duration::from_secs(10))).await.is_ok(), known);
-        let replicas = ReplicasConfig { tls, ..ReplicasConfig::default() };
-        let world = start_with(&ProxyConfig { replicas, ..ProxyConfig::default() }, Box::new(RoundRobin));
-        world.register("secure", &endpoint, &["model=m"], false);
-        let answer = raw::call(world.address, INFER, &[], raw::framed(&request("m", vec![0; 4]))).await;
+        assert_eq!(watchdog(prober.probe(&secure.endpoint, Duration::from_secs(10))).await.is_ok(), known);
+        let (world, answer) = secure.asked_with(tls).await;
         let answered = answer.message().contains("no%20replica%20is%20registered%20yet");
         assert_eq!(answered, known, "{}", answer.message());
         let up = world.fleet.with(|registry, _| registry.view("secure").unwrap().health == Health::Up);
         assert_eq!(up, known, "who does not take it is ejected");
     }
-    serving.abort();
 }
 
 fn self_signed() -> rcgen::CertifiedKey<rcgen::KeyPair> {

@@ -1,9 +1,9 @@
 """The command `anyserve`.
 
 This module decides which command is meant and turns every mistake of the user's into one message and exit code 2.
-`commands` and `operate` have the options, `progress` shows a start, `values` reads and shows tensors, `ask` questions
-a replica for whatever is told of it or ordered. They are imported when they are needed: `anyserve bench` and the
-workers pay for none.
+`commands` and `operate` have the commands, `options` their options, `runtime` runs a replica or an API server,
+`progress` shows its start, `values` reads and shows tensors, `ask` questions a replica for whatever is told of it or
+ordered. They are imported when they are needed: `anyserve bench` and the workers pay for none.
 """
 
 import sys

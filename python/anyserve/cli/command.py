@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-FAILED = 1
+FAILED, USAGE_ERROR = 1, 2
 
 Endpoint = Annotated[str, typer.Option(envvar="ANYSERVE_ENDPOINT", help="Where the replica listens.")]
 

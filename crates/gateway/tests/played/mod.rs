@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -62,6 +62,8 @@ pub(crate) enum Lie {
 /// An etcd on a free port; it ends with this.
 pub(crate) struct Played {
     pub(crate) address: SocketAddr,
+    /// Told of every call that begins.
+    pub(crate) called: Arc<Notify>,
     store: Arc<Store>,
     _tasks: JoinSet<()>,
 }
@@ -95,16 +97,21 @@ impl Played {
         let address = listener.local_addr().unwrap();
         let state = Mutex::new(State { next: 1, ..State::default() });
         let store = Arc::new(Store { state, changed: watch::Sender::new(0), lies: AtomicUsize::new(0) });
-        let service = Service(Arc::clone(&store));
+        let (service, called) = (Service(Arc::clone(&store)), Arc::new(Notify::new()));
+        let tells = Arc::clone(&called);
+        let note = move |request: Request<()>| {
+            tells.notify_one();
+            Ok(request)
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let server = tonic::transport::Server::builder()
-                .add_service(KvServer::new(service.clone()))
-                .add_service(LeaseServer::new(service.clone()))
-                .add_service(WatchServer::new(service));
+                .add_service(KvServer::with_interceptor(service.clone(), note.clone()))
+                .add_service(LeaseServer::with_interceptor(service.clone(), note.clone()))
+                .add_service(WatchServer::with_interceptor(service, note));
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { address, store, _tasks: tasks }
+        Self { address, called, store, _tasks: tasks }
     }
 
     /// Lies like this from now on. Who watches is told that the watch is over.

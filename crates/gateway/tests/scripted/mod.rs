@@ -115,13 +115,20 @@ impl World {
 
 /// What echoes a call once the gate has a permit for it.
 pub(crate) fn gated() -> (Arc<Semaphore>, impl Fn(Call) -> BoxFuture<'static, Reply>) {
+    gated_with(|call| call.echo())
+}
+
+/// The same with another answer.
+pub(crate) fn gated_with(
+    answer: impl Fn(Call) -> Reply + Copy + Send + 'static,
+) -> (Arc<Semaphore>, impl Fn(Call) -> BoxFuture<'static, Reply>) {
     let gate = Arc::new(Semaphore::new(0));
     let opened = Arc::clone(&gate);
     let serve = move |call: Call| {
         let gate = Arc::clone(&gate);
         async move {
             gate.acquire().await.unwrap().forget();
-            call.echo()
+            answer(call)
         }
         .boxed()
     };

@@ -52,6 +52,18 @@ struct Reader {
     complaints: Arc<Complaints>,
 }
 
+/// What a replica says, on its way into the store.
+struct Writing {
+    client: Client,
+    id: Id,
+    entry: Arc<Entry>,
+    /// Its lease, if it has one already.
+    lease: Option<LeaseId>,
+    /// The time of a new one.
+    ttl: Duration,
+    complaints: Arc<Complaints>,
+}
+
 /// Changes that wait to be looked at, as messages of the store.
 const WAITING: usize = 1;
 
@@ -105,16 +117,18 @@ impl Session {
     /// Begins to carry out an action.
     pub(super) fn perform(&mut self, action: Action) {
         let Some(client) = self.client.clone() else { return };
-        let (reader, lease) = (self.reader.clone(), self.lease);
+        let (reader, ttl) = (self.reader.clone(), self.lease);
         let complaints = Arc::clone(&reader.complaints);
         match action {
             Action::List => self.tell(async move { list(&client, &reader).await }),
             Action::Ping => self.tell(async move { client.ping().await.map(|()| Event::Ponged) }),
-            Action::Write { id, entry, lease: known } => {
-                self.tell(async move { write(&client, id, &entry, known, lease, &complaints).await });
+            Action::Write { id, entry, lease } => {
+                let writing = Writing { client, id, entry, lease, ttl, complaints };
+                self.tell(async move { writing.write().await });
             }
-            Action::Remove { id, entry, lease: known } => {
-                self.tell(async move { remove(&client, id, &entry, known, lease, &complaints).await });
+            Action::Remove { id, entry, lease } => {
+                let writing = Writing { client, id, entry, lease, ttl, complaints };
+                self.tell(async move { writing.remove().await });
             }
             Action::KeepAlive(leases) => {
                 self.tell(async move { Ok(Event::KeptAlive { gone: client.keep_alive(leases).await? }) });
@@ -165,53 +179,6 @@ async fn list(client: &Client, reader: &Reader) -> Result<Event, Status> {
     }
 }
 
-async fn write(
-    client: &Client,
-    id: Id,
-    entry: &Entry,
-    known: Option<LeaseId>,
-    ttl: Duration,
-    complaints: &Complaints,
-) -> Result<Event, Status> {
-    let value = entry.encode();
-    let len = value.len();
-    if len > MAX_ENTRY {
-        if complaints.is_new(Complaint::TooLong, &id) {
-            tracing::warn!(replica = %id, len, max = MAX_ENTRY, "a replica says too much for the store; others do not see it");
-        }
-        return Ok(Event::Refused { id });
-    }
-    let lease = match known {
-        Some(lease) => lease,
-        None => client.grant(ttl).await?,
-    };
-    match client.put(&id, value, lease).await {
-        Ok(()) => Ok(Event::Written { id, lease }),
-        Err(status) if status.code() == Code::NotFound => Ok(Event::Expired { id }),
-        Err(status) if status.code() == Code::InvalidArgument => {
-            if complaints.is_new(Complaint::Refused, &id) {
-                tracing::warn!(replica = %id, len, %status, "etcd does not take what a replica says; others do not see it");
-            }
-            Ok(Event::Refused { id })
-        }
-        Err(status) => Err(status),
-    }
-}
-
-/// That it goes is written first: a key that is just gone says nothing about the replica.
-async fn remove(
-    client: &Client,
-    id: Id,
-    entry: &Entry,
-    known: Option<LeaseId>,
-    ttl: Duration,
-    complaints: &Complaints,
-) -> Result<Event, Status> {
-    write(client, Arc::clone(&id), entry, known, ttl, complaints).await?;
-    client.delete(&id).await?;
-    Ok(Event::Removed { id })
-}
-
 /// Tells every change; returns how the watch ended.
 async fn watch(client: &Client, from: i64, reader: &Reader, told: &mpsc::Sender<Told>) -> Told {
     let mut answers = match client.watch(from).await {
@@ -250,6 +217,43 @@ fn watched(answer: &WatchResponse, reader: &Reader) -> Event {
         }
     });
     Event::Watched(changes.collect())
+}
+
+// === impl Writing ===
+
+impl Writing {
+    async fn write(&self) -> Result<Event, Status> {
+        let value = self.entry.encode();
+        let (id, len) = (Arc::clone(&self.id), value.len());
+        if len > MAX_ENTRY {
+            if self.complaints.is_new(Complaint::TooLong, &id) {
+                tracing::warn!(replica = %id, len, max = MAX_ENTRY, "a replica says too much for the store; others do not see it");
+            }
+            return Ok(Event::Refused { id });
+        }
+        let lease = match self.lease {
+            Some(lease) => lease,
+            None => self.client.grant(self.ttl).await?,
+        };
+        match self.client.put(&id, value, lease).await {
+            Ok(()) => Ok(Event::Written { id, lease }),
+            Err(status) if status.code() == Code::NotFound => Ok(Event::Expired { id }),
+            Err(status) if status.code() == Code::InvalidArgument => {
+                if self.complaints.is_new(Complaint::Refused, &id) {
+                    tracing::warn!(replica = %id, len, %status, "etcd does not take what a replica says; others do not see it");
+                }
+                Ok(Event::Refused { id })
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// That it goes is written first: a key that is just gone says nothing about the replica.
+    async fn remove(self) -> Result<Event, Status> {
+        self.write().await?;
+        self.client.delete(&self.id).await?;
+        Ok(Event::Removed { id: self.id })
+    }
 }
 
 // === impl Reader ===
