@@ -222,7 +222,8 @@ def test_nothing_listening_is_told_with_the_endpoint():
 
 
 def test_a_timeout_ends_the_wait_and_the_call(client, fake):
-    with pytest.raises(errors.DeadlineExceeded, match=r"within the timeout of 0\.2 s"):
+    # The server knows the deadline too, and may be the first to say that it is over.
+    with pytest.raises(errors.DeadlineExceeded, match=r"within the timeout of 0\.2 s|Deadline Exceeded"):
         client.infer("wait", {"text": "a"}, timeout_s=0.2)
     # On a machine that is busy enough, the call had not arrived by then.
     assert fake.started.empty() or fake.cancelled.get(timeout=WATCHDOG_S)
