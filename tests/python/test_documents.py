@@ -17,7 +17,7 @@ from tests.python.documents import COMMANDS, DOCUMENTS, ROOT, in_code, long_opti
 HANDLERS, WORKERS = ROOT / "docs/handlers.md", ROOT / "docs/workers.md"
 RUNTIME, CLUSTER = ROOT / "docs/runtime.md", ROOT / "docs/cluster.md"
 GUIDES = [path for path in DOCUMENTS if path.parent.name != "adr"]
-FOREIGN = {"--cacert", "--cert", "--json", "--key", "--locked", "--no-buffer", "--package"}
+FOREIGN = {"--cacert", "--cert", "--client-cert-auth", "--json", "--key", "--locked", "--no-buffer", "--package"}
 """Options of other programs that the texts speak of."""
 
 FOLDERS = ("benchmarks", "crates", "docs", "examples", "fuzz", "proto", "python", "tests")

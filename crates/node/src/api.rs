@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::Aside;
 use crate::certificates::{BeforeServer, Watched, keep_new};
 use crate::logging;
 use crate::replica::Ended;
@@ -53,22 +54,24 @@ pub enum ApiServerEvent {
 
 type Tell = Arc<dyn Fn(ApiServerEvent) + Send + Sync>;
 
-/// Runs an API server until a signal stops it. Blocks; there is one server in a process.
+/// Runs an API server until a signal stops it. Blocks; there is one server in a process. `on_event` is called by a thread of its
+/// own, as [`run`](crate::run)'s.
 ///
 /// # Errors
 /// What is wrong and how to mend it, in one paragraph for the person who started it.
-pub fn api_server(
-    options: ApiServerOptions,
-    on_event: impl Fn(ApiServerEvent) + Send + Sync + 'static,
-) -> Result<Ended> {
+pub fn api_server(options: ApiServerOptions, on_event: impl FnMut(ApiServerEvent) + Send + 'static) -> Result<Ended> {
     let settings = ApiServerSettings::try_new(options)?;
-    logging::start(&settings.log_level);
+    logging::start(&settings.log_level)?;
+    let events = Arc::new(Aside::start("anyserve-events", on_event).context("the events' thread cannot be started")?);
     let threads = Threads::start(settings.threads)?;
     let runtime = Builder::new_current_thread().enable_all().build().context("the runtime cannot be started")?;
-    let ended = runtime.block_on(serve(settings, &threads, Arc::new(on_event)));
+    let told = Arc::clone(&events);
+    let ended = runtime.block_on(serve(settings, &threads, Arc::new(move |event| _ = told.hand(event))));
     drop(threads);
     // Nothing is left that would need more time; what hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    events.settle();
+    logging::settle();
     ended
 }
 

@@ -5,6 +5,7 @@
 //! `anyserve-node` are two callers of [`run`]; `anyserve api-server` and `anyserve-node api-server` of [`api_server`].
 
 mod api;
+mod aside;
 mod certificates;
 mod client_tls;
 mod events;

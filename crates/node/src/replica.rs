@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::Aside;
 use crate::certificates::{BeforeServer, Watched, keep_new};
 use crate::fleet::Membership;
 use crate::reload::Reloader;
@@ -31,18 +32,23 @@ pub enum Ended {
 /// Time that workers have to end once nothing is in flight any more.
 const LEAST_STOP: Duration = Duration::from_secs(2);
 
-/// Runs a replica until a signal stops it. Blocks; there is one replica in a process.
+/// Runs a replica until a signal stops it. Blocks; there is one replica in a process. `on_event` is called by a thread of its own:
+/// who is slow to show events holds up no request, and misses some if 4096 of them wait.
 ///
 /// # Errors
 /// What is wrong and how to mend it, in one paragraph for the person who started it; if the user's code raised, its
 /// traceback follows on lines of its own.
-pub fn run(options: Options, on_event: impl Fn(Event) + Send + Sync + 'static) -> Result<Ended> {
+pub fn run(options: Options, on_event: impl FnMut(Event) + Send + 'static) -> Result<Ended> {
     let settings = Settings::try_new(options)?;
-    logging::start(&settings.log_level);
+    logging::start(&settings.log_level)?;
+    let events = Arc::new(Aside::start("anyserve-events", on_event).context("the events' thread cannot be started")?);
     let runtime = runtime(settings.threads)?;
-    let ended = runtime.block_on(serve(settings, Arc::new(on_event)));
+    let told = Arc::clone(&events);
+    let ended = runtime.block_on(serve(settings, Arc::new(move |event| _ = told.hand(event))));
     // Nothing is left that would need more time; what hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
+    events.settle();
+    logging::settle();
     ended
 }
 

@@ -35,6 +35,7 @@ impl Signals {
     /// Waits for a further signal and ends the process at once; the kernel ends its workers.
     pub(crate) async fn end_at_next(mut self) {
         self.next().await;
+        crate::logging::settle();
         std::process::exit(ENDED_BY_SIGNAL);
     }
 }

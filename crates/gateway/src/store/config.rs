@@ -98,6 +98,13 @@ fn with_port(host: &str) -> String {
 
 // === impl EtcdConfig ===
 
+impl EtcdConfig {
+    /// Whether its members are spoken to over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.members.iter().any(Endpoint::secure)
+    }
+}
+
 impl fmt::Debug for EtcdConfig {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -94,7 +94,14 @@ fn policy(name: &str) -> Result<Box<dyn Policy>> {
 fn store(options: &ApiServerOptions, tls: &ClientTls) -> Result<StoreConfig> {
     let mut store = options.store.as_deref().unwrap_or("memory").parse().context("--store")?;
     match &mut store {
-        StoreConfig::Etcd(etcd) => etcd.tls = tls.tls().clone(),
+        StoreConfig::Etcd(etcd) => {
+            let use_of = tls.files().is_empty() || etcd.is_secure();
+            ensure!(
+                use_of,
+                "--store speaks no TLS, so --store-ca, --store-cert and --store-key have no use: write etcd+https://"
+            );
+            etcd.tls = tls.tls().clone();
+        }
         StoreConfig::Memory => ensure!(
             tls.files().is_empty(),
             "--store is memory, and --store-ca, --store-cert and --store-key are for etcd"
@@ -146,6 +153,19 @@ mod tests {
         let (store, policy) = (settings.store.name(), settings.policy.name());
         assert_eq!((settings.address.to_string().as_str(), store, policy), ("127.0.0.1:8080", "memory", "least-wait"));
         assert_eq!((settings.registry, settings.gateway.cluster_token), (RegistryConfig::default(), None));
+    }
+
+    #[test]
+    fn certificates_for_a_store_are_for_one_that_speaks_tls() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca");
+        std::fs::write(&ca, rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem()).unwrap();
+        let of = |store: &str| ApiServerOptions { store: Some(store.into()), store_ca: Some(ca.clone()), ..none() };
+        assert!(ApiServerSettings::try_new(of("etcd+https://h")).is_ok());
+        for (store, part) in [("etcd://h", "write etcd+https://"), ("memory", "are for etcd")] {
+            let message = format!("{:#}", ApiServerSettings::try_new(of(store)).unwrap_err());
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]
