@@ -421,7 +421,9 @@ def test_what_is_not_done_at_the_end_of_the_grace_is_aborted_and_the_exit_code_s
     running, pid = calls(served)("hold", "h"), served.worker()
     served.noted("started-h")
     served.signal()
-    assert isinstance(failure(running), errors.AnyServeError)
+    told = failure(running)
+    assert isinstance(told, errors.WorkerLost)
+    assert "its grace was over" in str(told)
     assert served.wait() == 1
     assert "stopped; 1 request aborted" in served.stdout.read_text()
     assert_gone({pid})

@@ -65,4 +65,8 @@ pub trait Control {
     /// `INVALID_INPUT` for a number out of its bounds; `OVERLOADED` where resources are lacking; `UNAVAILABLE` where a
     /// worker does not start, with its reason; `DRAINING` for a replica that leaves.
     fn order(&self, order: Order) -> Obeyed;
+
+    /// The process leaves and waits no longer: every request that is not answered ends now, with `DRAINING` if it was with no
+    /// worker and with `WORKER_LOST` if it was.
+    fn give_up(&self);
 }

@@ -82,6 +82,8 @@ impl Control for Nothing {
     fn order(&self, _: Order) -> Obeyed {
         Box::pin(std::future::ready(Err(Error::new(Code::Unsupported, "there are no workers"))))
     }
+
+    fn give_up(&self) {}
 }
 
 /// A replica without workers.

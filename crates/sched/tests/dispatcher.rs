@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyserve_core::{Code, Error};
 use anyserve_sched::{Cause, HandlerLimits, Job, SchedConfig, Ticket};
 
-use bench::{Bench, QUICK, SLOW, W1, W2, limits};
+use bench::{Bench, QUICK, SLOW, W1, W2, limits, sequence};
 
 #[test]
 fn requests_wait_in_order_and_go_to_the_worker_that_is_free() {
@@ -63,6 +63,25 @@ fn what_waits_in_the_socket_of_a_stuck_worker_goes_to_another() {
     assert_eq!(bench.finished(W2, b, QUICK).unwrap(), "b");
     assert_eq!(bench.finished(W1, a, SLOW).unwrap(), "a");
     assert_eq!(bench.machine.live_requests(), 0);
+}
+
+#[test]
+fn at_the_end_everything_is_over_and_nothing_is_sent_in_its_place() {
+    let mut bench = Bench::new(&[HandlerLimits::new(2, 10)]);
+    bench.ready(W1, 2);
+    let (left, a) = (bench.plain("left"), bench.plain("a"));
+    bench.plain_times("next", 0..2);
+    bench.submit("s", &Job { sequence: Some(&sequence(1, true, false)), ..bench.job() }).unwrap();
+    assert_eq!(bench.cancel(left).unwrap(), "left");
+    bench.said();
+    let over =
+        ["withdraw from 1", "a over: WORKER_LOST", "next over: DRAINING", "next over: DRAINING", "s over: DRAINING"];
+    assert_eq!(bench.end_all(), over);
+    assert_eq!(bench.end_all(), [""; 0]);
+    for ticket in [left, a] {
+        assert_eq!(bench.finished(W1, ticket, SLOW), None, "its caller was told");
+    }
+    assert_eq!((bench.machine.live_requests(), bench.said()), (0, Vec::new()));
 }
 
 #[test]

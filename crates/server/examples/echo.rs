@@ -74,6 +74,8 @@ impl Control for Echo {
     fn order(&self, _: Order) -> Obeyed {
         Box::pin(ready(Err(Error::new(Code::Unsupported, "there are no workers"))))
     }
+
+    fn give_up(&self) {}
 }
 
 #[tokio::main]

@@ -48,6 +48,9 @@ pub trait Answers: Send + Sync + 'static {
 
     /// Requests whose answers are not written yet, on all threads.
     fn in_flight(&self) -> u64;
+
+    /// The grace is over: whatever can be answered is to be answered now, with an error.
+    fn give_up(&self) {}
 }
 
 /// An ingress that is ready to serve.
@@ -62,7 +65,7 @@ pub struct Server<A> {
     max_connections: usize,
 }
 
-/// How long the tasks of aborted requests are waited for.
+/// How long the answers of aborted requests, and then their tasks, are waited for.
 const ABORT: Duration = Duration::from_secs(1);
 
 /// How long nothing is accepted after the system refused, say for want of file descriptors.
@@ -126,7 +129,8 @@ impl<A: Answers> Server<A> {
     }
 
     /// Serves until `shutdown` is cancelled, then drains: the port is closed, health turns to "not ready", clients are
-    /// told to go elsewhere, and requests in flight have the grace period to end. What is left then is aborted.
+    /// told to go elsewhere, and requests in flight have the grace period to end. What is left then is aborted: answered with an
+    /// error where that can be.
     ///
     /// # Errors
     /// Only if the listener cannot be used by this runtime; nothing was served then.
@@ -164,18 +168,22 @@ impl<A: Answers> Server<A> {
     }
 
     async fn drain(&self, open: &mut JoinSet<()>) -> Drained {
-        let rest = async {
-            while let Some(ended) = open.join_next().await {
-                report(ended);
-            }
-        };
-        if tokio::time::timeout(self.grace, rest).await.is_ok() {
+        if tokio::time::timeout(self.grace, all(open)).await.is_ok() {
             return Drained::Clean;
         }
         let left = self.threads.in_flight();
+        self.threads.give_up();
+        // The errors are written, to whoever reads them.
+        let _ = tokio::time::timeout(ABORT, all(open)).await;
         open.shutdown().await;
         // Connections without a request don't count: nobody loses an answer.
         if left == 0 { Drained::Clean } else { Drained::Aborted(left) }
+    }
+}
+
+async fn all(open: &mut JoinSet<()>) {
+    while let Some(ended) = open.join_next().await {
+        report(ended);
     }
 }
 

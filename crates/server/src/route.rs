@@ -131,6 +131,10 @@ impl<S: Upstream> Answers for App<S> {
     fn in_flight(&self) -> u64 {
         self.metrics.in_flight()
     }
+
+    fn give_up(&self) {
+        self.upstream.give_up();
+    }
 }
 
 fn is_grpc(request: &Request<Incoming>) -> bool {

@@ -49,6 +49,10 @@ impl<A: Answers> Threads<A> {
     pub(crate) fn in_flight(&self) -> u64 {
         self.0.first().map_or(0, |thread| thread.app.in_flight())
     }
+
+    pub(crate) fn give_up(&self) {
+        self.0.iter().for_each(|thread| thread.app.give_up());
+    }
 }
 
 // === impl Thread ===

@@ -283,6 +283,20 @@ async fn what_is_in_flight_after_the_grace_period_is_aborted_and_counted() {
     assert!(watchdog(calls.join_all()).await.into_iter().all(|answer| answer.is_err()));
 }
 
+#[tokio::test]
+async fn what_can_be_answered_at_the_end_of_the_grace_is_answered_with_an_error() {
+    let server = start_with(ServerConfig { grace: Duration::from_millis(10), ..ServerConfig::default() }).await;
+    let mut client = server.client().await;
+    let call = tokio::spawn(async move { client.model_infer(request("gate", vec![0; 4])).await });
+    until(|| server.fake.has_seen()).await;
+    assert_eq!(server.drained().await, Drained::Aborted(1));
+    let status = watchdog(call).await.unwrap().unwrap_err();
+    assert_eq!(
+        (status.message(), status.metadata().get("x-anyserve-code").unwrap().as_bytes()),
+        ("it stopped", &b"WORKER_LOST"[..])
+    );
+}
+
 /// An authority, and a certificate of it for localhost, as PEM files.
 fn certificates(folder: &Path) -> (String, TlsFiles) {
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();

@@ -38,6 +38,10 @@ impl Control for Pool {
         };
         begun.unwrap_or_else(|error| Box::pin(ready(Err(error))))
     }
+
+    fn give_up(&self) {
+        self.inner.end_all();
+    }
 }
 
 impl Pool {

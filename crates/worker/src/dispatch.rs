@@ -128,6 +128,15 @@ impl Inner {
         }
     }
 
+    /// The replica's time is over: whatever is not answered ends.
+    pub(crate) fn end_all(&self) {
+        let waiting = Error::new(Code::Draining, "the replica stopped before a worker took the request");
+        let sent = Error::new(Code::WorkerLost, "the replica stopped before the handler was done: its grace was over");
+        let ((), after) =
+            self.event(|dispatch, now| dispatch.machine.end_all(&waiting, &sent, now, &mut dispatch.actions));
+        after.finish();
+    }
+
     /// Does what is due. Returns the next instant to look again.
     pub(crate) fn expire(&self) -> Option<Instant> {
         let (next, after) = self.event(|dispatch, now| {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyserve_core::Error;
+
 use super::{Action, Dispatcher, Finished, Over, State, UnknownRequest};
 use crate::queue::{Lane, Waiting};
 use crate::sequence::Next;
@@ -81,6 +83,22 @@ impl<T: Payload> Dispatcher<T> {
         let (payload, _) = self.leave(ticket, now)?;
         self.fill(group, now, out);
         Some(payload)
+    }
+
+    /// Nobody waits any longer, because the process leaves: what waits ends with the first error, what is with a worker with
+    /// the second, and the worker is told to stop. Nothing is sent in their place.
+    pub fn end_all(&mut self, waiting: &Error, sent: &Error, now: Instant, out: &mut Vec<Action<T>>) {
+        let mut all: Vec<_> = self.requests.iter().map(|(_, request)| (request.ticket, request.attempts)).collect();
+        all.sort_unstable();
+        for (ticket, attempts) in all {
+            let ended = match self.leave(ticket, now) {
+                Some((payload, _)) => Some((payload, waiting)),
+                None => self.abandon(ticket, out).map(|payload| (payload, sent)),
+            };
+            let over =
+                |(payload, error): (T, &Error)| Action::Over(Over { ticket, payload, error: error.clone(), attempts });
+            out.extend(ended.map(over));
+        }
     }
 
     /// Answers the caller of a request that is with a worker; the worker is told to stop.

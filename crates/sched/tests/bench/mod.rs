@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use anyserve_core::{Error, Fingerprint, Priority, SequenceCall, SequenceId};
+use anyserve_core::{Code, Error, Fingerprint, Priority, SequenceCall, SequenceId};
 use anyserve_sched::{
     Action, Cause, Dispatcher, GroupId, HandlerLimits, Job, Payload, SchedConfig, Slots, Ticket, WorkerId,
 };
@@ -134,6 +134,13 @@ impl Bench {
 
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> Option<String> {
         self.machine.cancel(ticket, self.now, &mut self.out).map(|payload| payload.0)
+    }
+
+    /// Nobody waits any longer.
+    pub(crate) fn end_all(&mut self) -> Vec<String> {
+        let [waiting, sent] = [Code::Draining, Code::WorkerLost].map(|code| Error::new(code, "it is over"));
+        self.machine.end_all(&waiting, &sent, self.now, &mut self.out);
+        self.said()
     }
 
     pub(crate) fn start(&mut self, ticket: Ticket) {

@@ -75,6 +75,11 @@ impl Fake {
         }))
     }
 
+    /// Lets none pass any more: those that wait fail.
+    pub(crate) fn close_gate(&self) {
+        self.0.gate.close();
+    }
+
     /// Lets one more request pass the gate.
     pub(crate) fn open_gate(&self) {
         self.0.gate.add_permits(1);
@@ -147,8 +152,9 @@ impl Fake {
             "endless" => Ok(Reply::Many(stream::repeat(Ok(echo(request))).boxed())),
             "burst" => Ok(Reply::Many(stream::iter((0..1000).map(move |_| Ok(echo(request.clone())))).boxed())),
             "gate" => {
-                self.0.gate.acquire().await.unwrap().forget();
-                Ok(Reply::One(echo(request)))
+                // Closed once the server gives up.
+                let opened = self.0.gate.acquire().await.map(tokio::sync::SemaphorePermit::forget);
+                opened.map_err(|_| Error::new(Code::WorkerLost, "it stopped")).map(|()| Reply::One(echo(request)))
             }
             "hang" => {
                 let _held = self.hold();

@@ -83,4 +83,8 @@ impl Control for Fake {
         let mut end = self.0.operated.end.subscribe();
         Box::pin(async move { end.wait_for(Option::is_some).await.unwrap().clone().unwrap() })
     }
+
+    fn give_up(&self) {
+        self.close_gate();
+    }
 }

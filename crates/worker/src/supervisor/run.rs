@@ -39,7 +39,7 @@ pub(super) struct Run {
     /// When the start times out, then when the worker is settled.
     pub(super) timer: Option<(Instant, Event)>,
     pub(super) last_word: String,
-    /// The worker closed its socket, as one does that dies.
+    /// The worker closed its socket before anything else was wrong, as one does that dies.
     pub(super) closed: bool,
     /// It leaves and nothing is left to finish.
     pub(super) may_leave: bool,
@@ -93,12 +93,16 @@ impl Run {
     }
 
     pub(super) fn link_ended(&mut self, error: &LinkError) -> Event {
-        self.last_word = with_causes(error);
+        // The socket of one that is ended for another reason closes, too.
+        let first = self.last_word.is_empty();
+        if first {
+            self.last_word = with_causes(error);
+        }
         match error {
             LinkError::Unresponsive(_) => Event::Unresponsive,
             LinkError::Overrun => Event::Overrun,
             LinkError::Closed | LinkError::Io(_) => {
-                self.closed = true;
+                self.closed |= first;
                 Event::Broken
             }
             _ => Event::Broken,
