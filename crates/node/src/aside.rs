@@ -1,8 +1,8 @@
 //! What may take as long as somebody is slow to read: done in order by a thread of its own, so that it holds up nothing else.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{io, thread};
 
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Things that are done aside.
 pub(crate) struct Aside<T> {
-    jobs: Mutex<Sender<Job<T>>>,
+    jobs: Sender<Job<T>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Aside<T> {
         let waiting = Arc::<AtomicUsize>::default();
         let left = Arc::clone(&waiting);
         thread::Builder::new().name(name.to_owned()).spawn(move || work(&queue, &left, act))?;
-        Ok(Self { jobs: Mutex::new(jobs), waiting })
+        Ok(Self { jobs, waiting })
     }
 
     /// Hands one thing in, and never waits. False if it is lost, because too many wait.
@@ -44,22 +44,16 @@ impl<T: Send + 'static> Aside<T> {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             return false;
         }
-        self.send(Job::Do(thing))
+        self.jobs.send(Job::Do(thing)).is_ok()
     }
 
     /// Waits until everything that was handed in is done, but not longer than a second: somebody may never read again.
     pub(crate) fn settle(&self) {
         let (done, settled) = sync_channel(1);
-        if self.send(Job::Mark(done)) {
+        if self.jobs.send(Job::Mark(done)).is_ok() {
             // Either way it is over.
             let _ = settled.recv_timeout(PATIENCE);
         }
-    }
-
-    fn send(&self, job: Job<T>) -> bool {
-        // Whoever panicked with it had sent or not; the channel is whole.
-        let jobs = self.jobs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        jobs.send(job).is_ok()
     }
 }
 
@@ -79,6 +73,7 @@ fn work<T>(queue: &Receiver<Job<T>>, waiting: &AtomicUsize, mut act: impl FnMut(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
 
     #[test]
     fn all_is_done_in_order_and_settling_waits_for_it() {
